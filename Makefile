@@ -1,0 +1,86 @@
+# `make` lists what there is. Every target sets up what it needs: see .ci/setup.
+
+MAKEFLAGS += --no-print-directory
+SHELL     := /bin/sh
+
+BIN   := .venv/bin
+PY    := $(BIN)/python
+READY := .venv/.ready
+SITE  := build/site/.built
+
+# More words for the command behind a target: make test ARGS='-k cache -x'
+ARGS  ?=
+
+# A folder that was moved or copied needs a new .venv, as that one holds its path.
+ifneq ($(shell cat .venv/.root 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format docs bench wheel clean distclean requirements
+
+help: ## list these targets
+	@echo "edgeproxy: make TARGET"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | \
+	    awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
+	@echo
+	@echo "The first one sets up .venv; ARGS='...' is handed to the command behind a target."
+
+setup: $(READY) ## make .venv, with the packages that requirements.txt pins
+
+$(READY): requirements.txt pyproject.toml .python-version .ci/setup
+	@.ci/setup
+
+# ------------------------------------------------------------------- daily use
+
+demo: $(READY) $(SITE) ## show edgeproxy at work, on this project's own site
+	@$(PY) docs/demo.py $(ARGS)
+
+test: $(READY) ## run the tests
+	@$(PY) -m pytest $(ARGS)
+
+check: $(READY) ## all that must pass before a change goes in; ends with `make test`
+	@echo "check: pins";    $(BIN)/uv pip check --quiet --python $(PY)
+	@echo "check: format";  $(BIN)/ruff format --quiet --check .
+	@echo "check: lint";    $(BIN)/ruff check --quiet .
+	@echo "check: types";   $(PY) -m mypy
+	@echo "check: imports"; $(BIN)/lint-imports --no-logo
+	@echo "check: docs";    $(PY) -m sphinx -q -E -W --keep-going -b dirhtml -d build/check/doctrees docs build/check/site
+	@echo "check: tests";   $(MAKE) test
+
+format: $(READY) ## format the code and fix what can be fixed by itself
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+docs: $(READY) ## build the documentation into build/site/
+	@rm -f $(SITE)
+	@$(MAKE) $(SITE)
+	@echo "docs: see build/site/index.html"
+
+$(SITE): $(shell find docs policies -type f ! -name '*.pyc' 2>/dev/null) $(wildcard *.md) | $(READY)
+	@echo "docs: building build/site"
+	@$(PY) -m sphinx -q -b dirhtml -d build/doctrees docs build/site
+	@touch $@
+
+bench: $(READY) ## measure throughput and latency
+	@$(PY) tests/bench.py $(ARGS)
+
+# ------------------------------------------------------------------- release
+
+wheel: $(READY) ## build the wheel into dist/
+	@rm -f dist/edgeproxy-*.whl
+	@$(PY) -m hatchling build -t wheel -d dist
+
+requirements: $(READY) ## pin again; ARGS=--upgrade, or ARGS='--upgrade-package NAME'
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --all-extras --group dev \
+	    --generate-hashes --no-header --no-annotate --no-emit-index-url \
+	    $(ARGS) --output-file requirements.txt pyproject.toml
+	@.ci/setup
+
+clean: ## remove what was built
+	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find edgeproxy plugins tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv and .tools as well
+	@rm -rf .venv .tools
