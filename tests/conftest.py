@@ -1,0 +1,26 @@
+"""Data that lies beside the checkout, for the tests that want real sites and real addresses."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+def beside_the_checkout(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder ../shared/{name} beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_sites() -> Path:
+    """Sites as their owners publish them: `keepachangelog/site`, `httpcore-docs/site`."""
+    return beside_the_checkout("sites")
+
+
+@pytest.fixture(scope="session")
+def shared_geoip() -> Path:
+    """A country database and addresses whose country is known."""
+    return beside_the_checkout("geoip")
