@@ -1,0 +1,3 @@
+"""An intelligent, plugin-based edge proxy in front of GitHub Pages."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,90 @@
+"""Assembly: a policy, its plugins and the way to the origins, made into a running app."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from edgeproxy import log as access_log
+from edgeproxy.errors import Fault, PolicyError
+from edgeproxy.http import Exchange, Fetch, Response
+from edgeproxy.pipeline import each, handle
+from edgeproxy.plan import Plan, compile_plan
+from edgeproxy.policy.policy import LoadedPlugin, Policy
+
+log = logging.getLogger("edgeproxy")
+
+
+class App:
+    """What the engines drive: `handle` an exchange, then `finish` it. `plan` is swapped whole."""
+
+    plan: Plan
+
+    def __init__(self, fetch: Fetch, write: Callable[[dict[str, Any]], None] | None = None) -> None:
+        self._fetch = fetch
+        self._write = write
+        self._started: list[LoadedPlugin] = []
+
+    async def load(self, policy: Policy) -> None:
+        """Put `policy` in force. If anything in it fails, what was in force stays in force.
+
+        Plugins whose section did not change come with `policy` as they are and go on running;
+        new ones are started before the swap, those no longer wanted are shut down after it.
+        """
+        plan = compile_plan(policy)
+        fresh = [plugin for plugin in policy.plugins if plugin not in self._started]
+        started: list[LoadedPlugin] = []
+        for plugin in fresh:
+            try:
+                await _call(plugin, "startup")
+            except Exception as error:
+                await _shut_down(started)
+                fault = Fault("plugin-failed", f"plugin {plugin.name!r} failed in startup: {error}")
+                raise PolicyError([fault]) from error
+            started.append(plugin)
+        before = self._started
+        self.plan = plan
+        self._started = list(policy.plugins)
+        await _shut_down([plugin for plugin in before if plugin not in policy.plugins])
+
+    @property
+    def plugins(self) -> tuple[LoadedPlugin, ...]:
+        """The plugins that run now."""
+        return tuple(self._started)
+
+    async def handle(self, exchange: Exchange) -> Response:
+        """The answer to `exchange`, decided by the plan in force now."""
+        return await handle(exchange, self.plan, self._fetch)
+
+    async def finish(self, exchange: Exchange) -> None:
+        """Tell observers, once the engine has sent what it could."""
+        plan = self.plan
+        await each(plan, plan.phases.finish, exchange)
+        if self._write is not None:
+            self._write(access_log.entry(exchange, plan.logged_facts))
+
+    async def close(self) -> None:
+        if self._started:
+            await self.plan.cache.close()
+        await _shut_down(self._started)
+        self._started = []
+
+
+async def _call(plugin: LoadedPlugin, hook: str) -> None:
+    function = getattr(plugin.instance, hook, None)
+    if function is not None:
+        result = function()
+        if inspect.isawaitable(result):
+            await result
+
+
+async def _shut_down(plugins: list[LoadedPlugin]) -> None:
+    for plugin in reversed(plugins):
+        try:
+            async with asyncio.timeout(10):
+                await _call(plugin, "shutdown")
+        except Exception:
+            log.exception("plugin %r failed in shutdown", plugin.name)

@@ -1,0 +1,151 @@
+"""The `edgeproxy` command."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from edgeproxy import __version__, log, pages
+from edgeproxy.errors import PluginError, PolicyError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. 0: done, 1: failed, 2: wrong use or a policy with faults."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except PolicyError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except PluginError as error:
+        print(f"edgeproxy: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgeproxy", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"edgeproxy {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="serve a site as policies say")
+    run.set_defaults(command=_run)
+    run.add_argument("policy", nargs="*", type=Path, help="policy files, or folders of them")
+    run.add_argument(
+        "--listen",
+        default="127.0.0.1:8080",
+        metavar="ADDR",
+        help="HOST:PORT, default %(default)s; port 0 takes a free one",
+    )
+    run.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="[NAME=]URL",
+        help="serve this site; with a policy: where its origin NAME really is",
+    )
+    run.add_argument(
+        "--access-log",
+        choices=("auto", "text", "json", "off"),
+        default="auto",
+        help="auto: text on a terminal, JSON otherwise",
+    )
+    run.add_argument(
+        "--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO"
+    )
+
+    check = commands.add_parser("check", help="report every fault of policies, exit 2 if any")
+    check.set_defaults(command=_check)
+    check.add_argument("policy", nargs="+", type=Path, help="policy files, or folders of them")
+    check.add_argument("--expand", action="store_true", help="print the long form as well")
+
+    preview = commands.add_parser("pages", help="serve a built site as GitHub Pages would")
+    preview.set_defaults(command=pages.main)
+    pages.add_arguments(preview)
+
+    plugins = commands.add_parser("plugins", help="list installed plugins and what they add")
+    plugins.set_defaults(command=_plugins)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edgeproxy.engine.serve import BadAddress, Server  # mitmproxy takes a second to import
+
+    if not options.policy and not options.origin:
+        print("edgeproxy run: name a policy, or a site with --origin URL", file=sys.stderr)
+        return 2
+    log.set_up(options.log_level)
+    server = Server(
+        options.policy, options.origin, listen=options.listen, access_log=options.access_log
+    )
+    try:
+        with asyncio.Runner() as runner:
+            return runner.run(_serve(server))
+    except BadAddress as error:
+        print(f"edgeproxy run: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+
+
+async def _serve(server: object) -> int:
+    from edgeproxy.engine.serve import Server
+
+    assert isinstance(server, Server)
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    await server.start()
+    with contextlib.suppress(NotImplementedError):
+        loop.add_signal_handler(signal.SIGHUP, server.reload_soon)
+    print(f"edgeproxy serves {server.url} (policy {server.app.plan.version})", flush=True)
+    await stopped.wait()
+    await server.stop()
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from edgeproxy.plan import compile_plan
+    from edgeproxy.policy.load import load
+
+    policy = load(options.policy)
+    compile_plan(policy)
+    if options.expand:
+        print(yaml.safe_dump(dict(policy.expanded), sort_keys=False, allow_unicode=True), end="")
+    else:
+        routes = len(policy.routes)
+        names = ", ".join(plugin.name for plugin in policy.plugins)
+        print(f"policy {policy.version} is good: {routes} routes; plugins: {names}")
+    return 0
+
+
+def _plugins(options: argparse.Namespace) -> int:
+    from edgeproxy.policy.installed import installed
+
+    for name, plugin in installed().items():
+        print(f"{name}  ({plugin.distribution})")
+        try:
+            kind = plugin.load()
+        except Exception as error:
+            print(f"  cannot be loaded: {error}")
+            continue
+        section = kind.section or name if kind.Config is not None else ""
+        for label, keys in (
+            ("section", (section,) if section else ()),
+            ("matchers", sorted(kind.matchers)),
+            ("filters", sorted(kind.filters)),
+        ):
+            if keys:
+                print(f"  {label}: {', '.join(keys)}")
+    return 0

@@ -1,0 +1,359 @@
+"""The mitmproxy core: flow in, flow out. The only place that imports mitmproxy.
+
+Every request is a mitmproxy flow, so it can be inspected, recorded and scripted. mitmproxy never
+opens a connection by itself: where it would talk to a server, it talks to the journey through a
+pipe in memory. A request without a body whose answer is small is answered in the flow; everything
+else (uploads, long answers, WebSockets) streams both ways through that pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import http as http_status
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from mitmproxy import http
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.connection import ConnectionState
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy import commands, events, layers, mode_servers, mode_specs
+from mitmproxy.proxy.layers.http import HTTPMode, _http1
+from mitmproxy.proxy.server import ConnectionIO
+
+from edgeproxy.addresses import client_address
+from edgeproxy.app import App
+from edgeproxy.engine.pipe import PipeEnd, pipe
+from edgeproxy.errors import ClientError, UpstreamError
+from edgeproxy.http import Address, Body, Exchange, Headers, Request, Response, normalise_path
+from edgeproxy.pipeline import error_response, upstream_failed
+
+log = logging.getLogger("edgeproxy.core")
+
+DIRECT_BYTES = 64 * 1024  # answers up to this size stand in the flow itself
+
+Serve = Callable[[PipeEnd], Awaitable[None]]
+
+
+class Core:
+    """An embedded mitmproxy with only the addons it needs, fed with streams by the listeners."""
+
+    def __init__(self, app: App) -> None:
+        self.addon = Journeys(app)
+        self.master = Master(Options())
+        self.master.addons.add(Proxyserver(), self.addon)
+        self.master.options.update(
+            keep_host_header=True, connection_strategy="lazy", rawtcp=False, http2=True
+        )
+        self._mode = mode_specs.ProxyMode.parse("reverse:http://edgeproxy.invalid")
+        logging.getLogger("mitmproxy").setLevel(logging.WARNING)
+
+    async def handle_stream(self, stream: PipeEnd) -> None:
+        """Speak HTTP on `stream` until it closes."""
+        handler = _Connection(
+            self.master, stream, stream, self.master.options, self._mode, self.addon
+        )
+        await handler.handle_client()
+
+
+class _Connection(mode_servers.ProxyConnectionHandler):
+    """One client's connection. Its servers are journeys, reached through pipes."""
+
+    def __init__(
+        self,
+        master: Master,
+        reader: PipeEnd,
+        writer: PipeEnd,
+        options: Options,
+        mode: mode_specs.ProxyMode,
+        journeys: Journeys,
+    ) -> None:
+        super().__init__(master, reader, writer, options, mode)  # type: ignore[arg-type]
+        context = self.layer.context
+        context.server.address = ("edgeproxy.invalid", 80)
+        self.layer = layers.HttpLayer(context, HTTPMode.transparent)
+        self._journeys = journeys
+
+    async def open_connection(self, command: commands.OpenConnection) -> None:
+        connection = command.connection
+        assert connection.address is not None
+        serve = self._journeys.waiting.pop(connection.address[0], None)
+        if serve is None:
+            await self.server_event(events.OpenConnectionCompleted(command, "no such journey"))
+            return
+        near, far = pipe()
+        connection.timestamp_start = connection.timestamp_tcp_setup = time.time()
+        connection.state = ConnectionState.OPEN
+        connection.peername = connection.sockname = connection.address
+        self.transports[connection] = ConnectionIO(
+            handler=asyncio.current_task(),
+            reader=near,  # type: ignore[arg-type]
+            writer=near,  # type: ignore[arg-type]
+        )
+        journey = asyncio.ensure_future(serve(far))
+        try:
+            await self.server_event(events.OpenConnectionCompleted(command, None))
+            await self.handle_connection(connection)
+        finally:
+            connection.timestamp_end = time.time()
+            near.close()
+            journey.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await journey
+
+
+class Journeys:
+    """The addon that hands every flow to the app."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.waiting: dict[str, Serve] = {}  # journeys that await their pipe, by exchange id
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """A request with a body streams: its journey begins at the far end of a pipe."""
+        if _has_body(flow.request):
+            flow.request.stream = True
+            self._through_pipe(flow, functools.partial(self._serve, flow))
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """A request without a body begins its journey at once."""
+        if flow.request.stream or flow.response:
+            return
+        exchange = None
+        try:
+            exchange, response = await self._journey(flow, Body())
+            data = await _direct(exchange, response)
+        except UpstreamError as error:  # the body broke off before anything was sent
+            assert exchange is not None
+            response = upstream_failed(exchange, error)
+            data = response.body.data
+        if data is None or response.tunnel:
+            self._through_pipe(flow, functools.partial(self._deliver, exchange, response))
+            return
+        if exchange.request.method != "HEAD" and response.status not in (204, 304):
+            response.headers.set("content-length", str(len(data)))
+        flow.response = _flow_response(response, data)
+        exchange.bytes_sent = len(data)
+        await self._app.finish(exchange)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """What comes out of a pipe is passed on as it comes."""
+        if flow.response is not None and flow.response.raw_content is None:
+            flow.response.stream = True
+
+    def _through_pipe(self, flow: http.HTTPFlow, serve: Serve) -> None:
+        self.waiting[flow.id] = serve
+        flow.request.data.host = flow.id
+        flow.request.data.port = 80
+        flow.request.data.scheme = b"http"
+
+    async def _journey(self, flow: http.HTTPFlow, body: Body) -> tuple[Exchange, Response]:
+        plan = self._app.plan
+        peer = _address(flow.client_conn.peername[0])
+        headers = Headers(flow.request.headers.fields)
+        request = Request(
+            method=flow.request.method,
+            authority=flow.request.host_header or "",
+            path="/",
+            headers=headers,
+            body=body,
+            scheme="https" if flow.client_conn.tls else "http",
+        )
+        exchange = Exchange(request, peer)
+        path, mark, query = flow.request.path.partition("?")
+        request.query = query if mark else None
+        try:
+            request.path = normalise_path(path, encoded_slashes=plan.encoded_slashes)
+        except ClientError as error:
+            return exchange, error_response(exchange, error.status, error.reason)
+        if plan.trusted_proxies:
+            exchange.client = client_address(peer, headers, plan.trusted_proxies)
+            if any(peer in network for network in plan.trusted_proxies):
+                scheme = (headers.get("x-forwarded-proto") or "").lower()
+                request.scheme = scheme if scheme in ("http", "https") else request.scheme
+        return exchange, await self._app.handle(exchange)
+
+    async def _serve(self, flow: http.HTTPFlow, far: PipeEnd) -> None:
+        """The far end of a pipe: read the request that mitmproxy sends, go, and answer."""
+        wire = _Wire(far)
+        await wire.until(b"\r\n\r\n")
+        length = flow.request.headers.get("content-length")
+        body = Body(
+            stream=wire.exactly(int(length)) if length else wire.chunked(),
+            length=int(length) if length else None,
+        )
+        exchange, response = await self._journey(flow, body)
+        await self._deliver(exchange, response, far)
+
+    async def _deliver(self, exchange: Exchange, response: Response, far: PipeEnd) -> None:
+        """Write `response` into the pipe. A body that breaks off leaves it visibly short."""
+        try:
+            if response.tunnel is not None:
+                await _splice(response, far)
+            else:
+                await _write(exchange, response, far)
+        except UpstreamError as error:
+            exchange.error = str(error)
+            log.warning("request %s: %s", exchange.id, error)
+        except (ConnectionError, asyncio.CancelledError):
+            exchange.error = exchange.error or "the client went away"
+            raise
+        finally:
+            far.close()
+            await response.body.close()
+            await self._app.finish(exchange)
+
+
+async def _direct(exchange: Exchange, response: Response) -> bytes | None:
+    """The whole body, if it is small enough to stand in the flow; None if it must stream."""
+    body = response.body
+    if exchange.request.method == "HEAD" or response.status in (204, 304):
+        await body.close()
+        return b""
+    if body.data is not None:
+        return body.data
+    if body.length is None or body.length > DIRECT_BYTES:
+        return None
+    return await body.peek(DIRECT_BYTES)
+
+
+async def _write(exchange: Exchange, response: Response, far: PipeEnd) -> None:
+    body, headers = response.body, response.headers
+    bodyless = exchange.request.method == "HEAD" or response.status in (204, 304)
+    if not bodyless:
+        headers.remove("content-length")
+        if body.length is not None:
+            headers.add("content-length", str(body.length))
+        else:
+            headers.add("transfer-encoding", "chunked")
+    far.write(_head(response))
+    if bodyless:
+        return
+    async for chunk in body:
+        exchange.bytes_sent += len(chunk)
+        far.write(chunk if body.length is not None else b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        await far.drain()
+    if body.length is None:
+        far.write(b"0\r\n\r\n")
+    await far.drain()
+
+
+async def _splice(response: Response, far: PipeEnd) -> None:
+    """Join a WebSocket's two ends until either closes."""
+    assert response.tunnel is not None
+    reader, writer = response.tunnel
+    response.headers.set("connection", "Upgrade")
+    response.headers.set("upgrade", "websocket")
+    far.write(_head(response))
+
+    async def outwards() -> None:
+        while data := await far.read(65536):
+            writer.write(data)
+            await writer.drain()
+
+    async def inwards() -> None:
+        while data := await reader.read(65536):
+            far.write(data)
+            await far.drain()
+
+    ways = [asyncio.ensure_future(outwards()), asyncio.ensure_future(inwards())]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        writer.close()
+
+
+class _Wire:
+    """Reads what mitmproxy's HTTP/1 client writes into a pipe."""
+
+    def __init__(self, end: PipeEnd) -> None:
+        self._end = end
+        self._buffer = bytearray()
+
+    async def _more(self) -> None:
+        data = await self._end.read(65536)
+        if not data:
+            raise ConnectionError("the client went away")
+        self._buffer += data
+
+    async def until(self, mark: bytes) -> bytes:
+        while (found := self._buffer.find(mark)) < 0:
+            await self._more()
+        line = bytes(self._buffer[:found])
+        del self._buffer[: found + len(mark)]
+        return line
+
+    async def exactly(self, length: int) -> AsyncIterator[bytes]:
+        while length:
+            if not self._buffer:
+                await self._more()
+            piece = bytes(self._buffer[:length])
+            del self._buffer[: len(piece)]
+            length -= len(piece)
+            yield piece
+
+    async def chunked(self) -> AsyncIterator[bytes]:
+        while size := int(await self.until(b"\r\n"), 16):
+            async for piece in self.exactly(size):
+                yield piece
+            await self.until(b"\r\n")
+        await self.until(b"\r\n")
+
+
+def _has_body(request: http.Request) -> bool:
+    return "transfer-encoding" in request.headers or request.headers.get(
+        "content-length", "0"
+    ) not in ("0", "")
+
+
+def _reason(status: int) -> str:
+    try:
+        return http_status.HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def _head(response: Response) -> bytes:
+    lines = [b"HTTP/1.1 %d %b" % (response.status, _reason(response.status).encode())]
+    lines += [b"%b: %b" % field for field in response.headers.fields]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _flow_response(response: Response, data: bytes) -> http.Response:
+    now = time.time()
+    return http.Response(
+        http_version=b"HTTP/1.1",
+        status_code=response.status,
+        reason=_reason(response.status).encode(),
+        headers=http.Headers(response.headers.fields),
+        content=data,
+        trailers=None,
+        timestamp_start=now,
+        timestamp_end=now,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _address(text: str) -> Address:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _own_error_page(status: int, message: str = "") -> bytes:
+    """mitmproxy's pages repeat what the client sent; ours say as much as a client needs."""
+    text = f"{status}: the request could not be handled\n".encode()
+    head = f"HTTP/1.1 {status} {_reason(status)}\r\nconnection: close\r\n"
+    head += f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(text)}\r\n\r\n"
+    return head.encode() + text
+
+
+_http1.make_error_response = _own_error_page

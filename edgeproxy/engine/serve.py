@@ -1,0 +1,166 @@
+"""A running edgeproxy: the front, the core and the app, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeproxy.app import App
+from edgeproxy.engine.front import Front, FrontSettings, Peer
+from edgeproxy.engine.mitm import Core
+from edgeproxy.engine.pipe import PipeEnd, pipe
+from edgeproxy.engine.upstream import Upstream
+from edgeproxy.errors import Fault, PolicyError
+from edgeproxy.log import AccessLog
+from edgeproxy.policy.installed import Registry
+from edgeproxy.policy.load import load, parse
+from edgeproxy.policy.model import OriginConfig
+from edgeproxy.policy.policy import Policy
+
+log = logging.getLogger("edgeproxy")
+
+DEFAULT_POLICY = """\
+version: 1
+origins:
+  site: {{url: {url!r}}}
+cache:
+  rules:
+    as_the_origin_says: {{status_ttl: {{301: 60s, 404: 30s}}, stale_if_error: 7d}}
+routes:
+  - {{name: site, origin: site, cache: as_the_origin_says}}
+"""
+
+
+class BadAddress(Exception):
+    """The address to listen on cannot be used."""
+
+
+class Server:
+    """Policies served on one address. `start`, `reload_soon`, `stop`; `url` once started."""
+
+    def __init__(
+        self,
+        policies: Sequence[Path],
+        origins: Sequence[str] = (),
+        *,
+        listen: str = "127.0.0.1:8080",
+        access_log: str = "auto",
+        write: Callable[[dict[str, Any]], None] | None = None,
+        registry: Registry | None = None,
+    ) -> None:
+        self._registry = registry
+        self._policies = policies
+        self._origins = origins
+        self._listen = listen
+        if write is None and access_log != "off":
+            write = AccessLog(sys.stdout, access_log).write
+        self._upstream = Upstream()
+        self.app = App(self._upstream.fetch, write)
+        self._core: Core | None = None
+        self._front: Front | None = None
+        self._streams: set[asyncio.Future[None]] = set()
+        self._reloading: asyncio.Future[None] | None = None
+        self.address = ("", 0)
+
+    @property
+    def url(self) -> str:
+        host, port = self.address
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    async def start(self) -> None:
+        """Load, open, listen. Raises PolicyError or BadAddress, with nothing left open."""
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        try:
+            await self.app.load(self._read())
+            self._core = Core(self.app)
+            self._front = Front(self._connect, self._settings)
+            host, port = split_address(self._listen)
+            try:
+                self.address = await self._front.listen(host, port)
+            except OSError as error:
+                raise BadAddress(
+                    f"cannot listen on {self._listen}: {error.strerror or error}; "
+                    f"stop what uses it, or choose another with --listen"
+                ) from error
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop accepting, let requests under way finish within the policy's time, close all."""
+        if self._front is not None:
+            await self._front.stop(self.app.plan.limits.shutdown_timeout)
+        for stream in tuple(self._streams):
+            stream.cancel()
+        await asyncio.gather(*self._streams, return_exceptions=True)
+        await self.app.close()
+        await self._upstream.close()
+
+    def reload_soon(self) -> None:
+        """Read the policies again, as soon as the loop gets to it; one reload at a time."""
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.ensure_future(self.reload())
+
+    async def reload(self) -> None:
+        """Put the policies as they are now in force, or log their faults and change nothing."""
+        try:
+            await self.app.load(self._read())
+        except PolicyError as error:
+            log.error("the policy was not reloaded, %s stays:\n%s", self.app.plan.version, error)
+        except Exception:
+            log.exception("the policy was not reloaded, %s stays", self.app.plan.version)
+        else:
+            log.info("policy %s is in force", self.app.plan.version)
+
+    def _read(self) -> Policy:
+        running = {plugin.name: plugin for plugin in self.app.plugins}
+        if not self._policies:
+            url = self._origins[-1].partition("=")[2] or self._origins[-1]
+            return parse(DEFAULT_POLICY.format(url=url), "--origin")
+        policy = load(self._policies, self._registry, reuse=running)
+        return with_origins(policy, self._origins)
+
+    def _settings(self) -> FrontSettings:
+        plan = self.app.plan
+        return FrontSettings(plan.limits, encoded_slashes=plan.encoded_slashes)
+
+    def _connect(self, peer: Peer) -> PipeEnd:
+        assert self._core is not None
+        near, far = pipe(peername=peer.peername, sockname=peer.sockname)
+        stream = asyncio.ensure_future(self._core.handle_stream(far))
+        self._streams.add(stream)
+        stream.add_done_callback(self._streams.discard)
+        return near
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[V6]:PORT` or `:PORT` in parts. Raises BadAddress."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise BadAddress(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+def with_origins(policy: Policy, origins: Sequence[str]) -> Policy:
+    """`policy` with the URLs of origins replaced, as `--origin NAME=URL` asks."""
+    from dataclasses import replace
+
+    specs = dict(policy.core.origins)
+    for text in origins:
+        name, equals, url = text.partition("=")
+        if not equals or "/" in name:
+            name, url = (next(iter(specs), ""), text) if len(specs) == 1 else ("", text)
+        if name not in specs:
+            known = ", ".join(specs)
+            raise PolicyError(
+                [Fault("unknown-origin", f"--origin {text}: write NAME=URL; origins: {known}")]
+            )
+        try:
+            specs[name] = OriginConfig.model_validate({**specs[name].model_dump(), "url": url})
+        except ValueError as error:
+            raise PolicyError([Fault("bad-value", f"--origin {text}: {error}")]) from None
+    return replace(policy, core=policy.core.model_copy(update={"origins": specs}))

@@ -1,0 +1,206 @@
+"""How requests reach origins: one pooled client for all, with deadlines and limits.
+
+Every failure comes out as UpstreamError with a token of RFC 9209. Redirects are not followed,
+bodies are not decoded, and the certificate is verified against the origin's own name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from edgeproxy.errors import UpstreamError
+from edgeproxy.http import Body, Headers, Origin, Request, Response
+
+MAX_HEAD_BYTES = 32 * 1024
+MAX_HEAD_FIELDS = 100
+
+_NO_BODY = (204, 304)
+
+
+class Upstream:
+    """The way to all origins. Its `fetch` is what the pipeline is handed."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[tuple[str | None, int], aiohttp.ClientSession] = {}
+
+    async def close(self) -> None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+
+    async def fetch(self, origin: Origin, request: Request) -> Response:
+        """The origin's response: its head read and checked, its body a stream."""
+        try:
+            if request.is_upgrade:
+                return await self._upgrade(origin, request)
+            return await self._fetch(origin, request)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _as_upstream_error(origin, error) from error
+
+    async def _fetch(self, origin: Origin, request: Request) -> Response:
+        session = self._session(origin)
+        headers = CIMultiDict(request.headers.items())
+        body = request.body
+        if body.data is None and body.length is not None:
+            headers["Content-Length"] = str(body.length)
+        async with asyncio.timeout(origin.connect_timeout_s + origin.first_byte_timeout_s) as head:
+            if body.data is None:
+                head.reschedule(None)  # an upload takes as long as its client does
+            response = await session.request(
+                request.method,
+                URL(f"{origin.scheme}://{origin.authority}{request.target}", encoded=True),
+                headers=headers,
+                data=(aiter(body) if body.data is None else body.data or None),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=origin.total_timeout_s,
+                    sock_connect=origin.connect_timeout_s,
+                    sock_read=max(origin.idle_timeout_s, origin.first_byte_timeout_s),
+                ),
+            )
+        try:
+            fields = _checked(origin, response)
+        except UpstreamError:
+            response.close()
+            raise
+        if request.method == "HEAD" or response.status in _NO_BODY:
+            response.release()
+            return Response(response.status, fields)
+        length = response.content_length if "content-length" in fields else None
+
+        async def close() -> None:
+            response.close()
+
+        return Response(
+            response.status,
+            fields,
+            Body(stream=_chunks(origin, response), length=length, close=close),
+        )
+
+    def _session(self, origin: Origin) -> aiohttp.ClientSession:
+        key = (origin.ca_file, origin.max_connections)
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._sessions[key] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0,
+                    limit_per_host=origin.max_connections,
+                    ssl=_tls(origin.ca_file),
+                    ttl_dns_cache=30,
+                    keepalive_timeout=30,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+                max_line_size=MAX_HEAD_BYTES,
+                max_field_size=MAX_HEAD_BYTES,
+            )
+        return session
+
+    async def _upgrade(self, origin: Origin, request: Request) -> Response:
+        """Open a connection of its own for a WebSocket, and hand it over once the origin agrees."""
+        async with asyncio.timeout(origin.connect_timeout_s + origin.first_byte_timeout_s):
+            reader, writer = await asyncio.open_connection(
+                origin.host,
+                origin.port,
+                ssl=_tls(origin.ca_file) if origin.scheme == "https" else None,
+                server_hostname=origin.host if origin.scheme == "https" else None,
+                limit=MAX_HEAD_BYTES,
+            )
+            try:
+                lines = [f"{request.method} {request.target} HTTP/1.1", f"Host: {origin.authority}"]
+                lines += [f"{name}: {value}" for name, value in request.headers.items()]
+                writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+                head = await reader.readuntil(b"\r\n\r\n")
+                status, fields = _parse_head(head)
+            except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+                writer.close()
+                raise UpstreamError(origin.name, "http_upgrade_failed", str(error)) from error
+            except BaseException:
+                writer.close()
+                raise
+        if status != 101 or (fields.get("upgrade") or "").lower() != "websocket":
+            writer.close()
+            return Response.text(502, f"the origin refused the upgrade with {status}\n")
+        return Response(101, fields, tunnel=(reader, writer))
+
+
+def _parse_head(head: bytes) -> tuple[int, Headers]:
+    first, *lines = head[:-4].decode("latin-1").split("\r\n")
+    version, _, rest = first.partition(" ")
+    code = rest[:3]
+    if version != "HTTP/1.1" or not (code.isascii() and code.isdigit() and len(code) == 3):
+        raise ValueError("the origin's answer is not HTTP/1.1")
+    headers = Headers()
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise ValueError("the origin sent a field without a colon")
+        headers.add(name, value)
+    return int(code), headers
+
+
+def _checked(origin: Origin, response: aiohttp.ClientResponse) -> Headers:
+    """The response's fields, if its head is within bounds and framed in one way only."""
+    raw = response.raw_headers
+    size = sum(len(name) + len(value) for name, value in raw)
+    if len(raw) > MAX_HEAD_FIELDS or size > MAX_HEAD_BYTES:
+        raise UpstreamError(origin.name, "http_response_header_section_size", "its head is too large")
+    if not 200 <= response.status <= 999 or response.version not in ((1, 1), (1, 0)):
+        raise UpstreamError(origin.name, "http_protocol_error", f"status {response.status}")
+    headers = Headers(raw)
+    lengths = headers.get_all("content-length")
+    codings = headers.get_all("transfer-encoding")
+    if len(lengths) > 1 or (codings and lengths) or codings not in ([], ["chunked"], ["Chunked"]):
+        raise UpstreamError(origin.name, "http_protocol_error", "its framing is ambiguous")
+    for name, value in headers.items():
+        Headers.of((name, value))  # ValueError for what could not be sent on safely
+    return headers
+
+
+async def _chunks(origin: Origin, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _as_upstream_error(origin, error, body=True) from error
+    finally:
+        response.release()
+
+
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    return context
+
+
+def _as_upstream_error(origin: Origin, error: Exception, *, body: bool = False) -> UpstreamError:
+    """The error in the words of RFC 9209, section 2.3."""
+    detail = str(error) or type(error).__name__
+    token, status = "http_protocol_error", 502
+    if body and not isinstance(error, TimeoutError):
+        token = "http_response_incomplete"
+    elif isinstance(error, aiohttp.ConnectionTimeoutError):
+        token, status = "connection_timeout", 504
+    elif isinstance(error, TimeoutError):
+        token, status = "http_response_timeout", 504
+        detail = "it did not answer in time"
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
+        token = "dns_error"
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+        token = "tls_certificate_error"
+    elif isinstance(error, aiohttp.ClientSSLError):
+        token = "tls_protocol_error"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        refused = isinstance(error.os_error, ConnectionRefusedError)
+        token = "connection_refused" if refused else "destination_ip_unroutable"
+    elif isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError | OSError):
+        token = "connection_terminated"
+    return UpstreamError(origin.name, token, detail, status=status)

@@ -1,0 +1,179 @@
+"""Standing in front of an origin: what is sent to it, and what of its answers passes on.
+
+Pure functions. The rules for GitHub Pages are those of its observed behaviour: it chooses a site
+by `Host`, redirects with absolute URLs, and adds fields of its CDN to every answer.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from edgeproxy.errors import UpstreamError
+from edgeproxy.http import Body, Exchange, Headers, Origin, Request, Response, Target
+
+VIA = "1.1 edgeproxy"
+
+# Fields that are about one connection, not about the message (RFC 9110, section 7.6.1).
+HOP_BY_HOP = (
+    "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
+    "te", "trailer", "transfer-encoding", "upgrade",
+)  # fmt: skip
+
+# What a static origin does not need and must not learn: personal data, and other proxies' claims.
+_PERSONAL = ("cookie", "authorization")
+_FORWARDED = (
+    "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto",
+    "x-forwarded-server", "x-real-ip", "via", "expect",
+)  # fmt: skip
+
+# Fields of GitHub Pages and its CDN that say nothing to a visitor, and those which are the
+# policy's to set, not the origin's.
+_PAGES_INTERNAL = (
+    "x-served-by", "x-cache", "x-cache-hits", "x-timer", "x-fastly-request-id",
+    "x-github-request-id", "x-proxy-cache", "x-origin-cache", "x-github-edge-region",
+    "expires", "server", "strict-transport-security", "permissions-policy", "via",
+)  # fmt: skip
+
+
+def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Request:
+    """The request as `origin` gets it: its own name, its base path, nothing of other hops."""
+    request = exchange.request
+    headers = request.headers.copy()
+    headers.remove("host", *HOP_BY_HOP, *_FORWARDED)
+    if origin.static:
+        headers.remove(*_PERSONAL)
+    else:
+        headers.set("x-forwarded-for", str(exchange.client))
+        headers.set("x-forwarded-host", request.authority)
+        headers.set("x-forwarded-proto", request.scheme)
+    headers.set("accept-encoding", accepted_coding(request.headers))
+    headers.set("via", VIA)
+    return Request(
+        method=request.method,
+        authority=origin.authority,
+        path=origin_path(target.path, origin),
+        query=target.query,
+        headers=headers,
+        body=Body() if origin.static else request.body,
+        scheme=origin.scheme,
+    )
+
+
+def accepted_coding(headers: Headers) -> str:
+    """`gzip` or `identity`: all that Pages has, so that the cache keeps two variants at most.
+
+    Source: RFC 9110, section 12.5.3. A request for a range gets identity, so that no range is
+    ever cut from compressed bytes.
+    """
+    field = headers.joined("accept-encoding")
+    if field is None or "range" in headers:
+        return "identity"
+    weights: dict[str, bool] = {}
+    for member in field.lower().split(","):
+        coding, _, parameter = member.partition(";")
+        weight = parameter.replace(" ", "").removeprefix("q=")
+        weights[coding.strip(" \t")] = not parameter or weight.strip("0.") != ""
+    accepts = weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
+    return "gzip" if accepts else "identity"
+
+
+def origin_path(path: str, origin: Origin) -> str:
+    """The public `path` under the origin's base.
+
+    A path that has the base already is left alone: pages of a project site link to themselves
+    with it (`/project/assets/...`), and those links work under the public name too.
+    """
+    if origin.base == "/" or path.startswith(origin.base):
+        return path
+    return origin.base + path.lstrip("/")
+
+
+def public_path(path: str, origin: Origin) -> str:
+    """The inverse: `path` of the origin without its base."""
+    if origin.base == "/":
+        return path
+    if path.startswith(origin.base):
+        return "/" + path[len(origin.base) :]
+    return "/" if path == origin.base.rstrip("/") else path
+
+
+def clean_response(response: Response, origin: Origin) -> None:
+    """Take out what belongs to the connection to the origin, and what Pages' CDN adds."""
+    named = [
+        name.strip(" \t")
+        for line in response.headers.get_all("connection")
+        for name in line.split(",")
+    ]
+    response.headers.remove(*HOP_BY_HOP, *named)
+    if origin.static:
+        response.headers.remove(*_PAGES_INTERNAL)
+
+
+def settle_location(exchange: Exchange, response: Response, origin: Origin) -> None:
+    """Turn a redirect to the origin into one under the public name; others stay as they are.
+
+    Raises UpstreamError for a redirect that would bring the visitor back to the same URL: the
+    loop that a custom domain set on Pages, or an http origin that insists on https, makes.
+    """
+    location = response.headers.get("location")
+    if location is None or not 300 <= response.status < 400:
+        return
+    try:
+        parts = urlsplit(location)
+        port = parts.port
+    except ValueError:
+        return
+    if parts.scheme not in ("http", "https", "") or not (parts.hostname or location[:1] == "/"):
+        return
+    request = exchange.request
+    host = (parts.hostname or "").lower().rstrip(".")
+    usual_port = port in (None, 80, 443)
+    is_origin = not host or (host == origin.host and (usual_port or port == origin.port))
+    is_public = host == request.host and (usual_port or request.authority.endswith(f":{port}"))
+    if not is_origin and not is_public:
+        return
+    path = public_path(parts.path or "/", origin) if is_origin else parts.path or "/"
+    target = path if not parts.query else f"{path}?{parts.query}"
+    if target == request.target or (is_public and path == request.path):
+        raise UpstreamError(origin.name, "proxy_loop_detected", loop_reason(location, origin))
+    if is_origin:
+        fragment = f"#{parts.fragment}" if parts.fragment else ""
+        base = f"{request.scheme}://{request.authority}" if host else ""
+        response.headers.set("location", f"{base}{target}{fragment}")
+
+
+def loop_reason(location: str, origin: Origin) -> str:
+    """What to change when an origin redirects every visitor back to where they came from."""
+    parts = urlsplit(location)
+    if (parts.hostname or "") == origin.host and origin.scheme == "http":
+        return f"it redirects to https; write its url as https://{origin.host}{origin.base}"
+    return (
+        f"it redirects to {parts.hostname}, the name that edgeproxy serves; remove that custom "
+        f"domain in the Pages settings of the repository, or give Pages another name, such as "
+        f"origin.{parts.hostname}, and use that in the origin's url"
+    )
+
+
+def keep_apart(exchange: Exchange, response: Response) -> None:
+    """Tell caches behind the proxy what the answer depended on, so that they do not mix visitors.
+
+    Request fields go into `Vary`; where no field tells (an address, a cookie) the answer becomes
+    `private`: a browser may keep it, a shared cache may not.
+    """
+    varies_by = exchange.varies_by
+    if not varies_by:
+        return
+    if "*" in varies_by or "cookie" in varies_by:
+        control = (response.headers.joined("cache-control") or "").lower()
+        if "private" not in control and "no-store" not in control:
+            kept = [
+                member.strip(" \t")
+                for member in control.split(",")
+                if member.strip(" \t") and not member.strip(" \t").startswith(("public", "s-maxage"))
+            ]
+            response.headers.set("cache-control", ", ".join(["private", *kept]))
+    present = {name.strip(" \t") for name in (response.headers.joined("vary") or "").lower().split(",")}
+    for name in sorted(varies_by - {"*"} - present):
+        response.headers.append("vary", name)
+
+

@@ -1,0 +1,261 @@
+"""The journey of a request, from arrival to answer. Read it top to bottom.
+
+It knows no engine: `fetch` is handed in, an awaitable that turns a request into a response. When
+nothing on the way has to wait (a hit in memory, a redirect, a refusal) the journey ends without
+giving up the event loop once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from edgeproxy.errors import ClientError, PluginError, UpstreamError
+from edgeproxy.fronting import (
+    clean_response,
+    keep_apart,
+    settle_location,
+    upstream_request,
+)
+from edgeproxy.caching.rules import key_query
+from edgeproxy.http import Exchange, Fetch, Headers, Origin, Request, Response, Target
+from edgeproxy.plan import Hook, Phase, Plan, Route
+from edgeproxy.routing import find
+
+log = logging.getLogger("edgeproxy")
+
+_CACHED_METHODS = ("GET", "HEAD")
+
+
+async def handle(exchange: Exchange, plan: Plan, fetch: Fetch) -> Response:
+    """The answer to one request. Every failure becomes an answer here; nothing is let through."""
+    try:
+        response = await journey(exchange, plan, fetch)
+    except ClientError as error:
+        response = error_response(exchange, error.status, error.reason, *error.headers)
+    except UpstreamError as error:
+        response = upstream_failed(exchange, error)
+    except PluginError as error:
+        exchange.error = str(error)
+        status = 502 if error.hook in ("after_fetch", "recover") else 500
+        response = error_response(exchange, status, "a plugin failed")
+    except Exception as error:
+        log.exception("request %s failed", exchange.id)
+        exchange.error = repr(error)
+        response = error_response(exchange, 500, "edgeproxy failed")
+    if exchange.error:
+        log.warning("request %s: %s", exchange.id, exchange.error)
+    exchange.response = response
+    return response
+
+
+async def journey(exchange: Exchange, plan: Plan, fetch: Fetch) -> Response:
+    """Annotate, admit, choose a route, let it answer, edit what this client gets."""
+    await each(plan, plan.phases.annotate, exchange)
+    phases = plan.phases
+    response = await first(plan, phases.admit, exchange)
+    if response is None:
+        route, captures = await choose_route(exchange, plan)
+        exchange.route, exchange.captures, phases = route.name, captures, route.phases
+        response = await first(plan, phases.admit, exchange)
+        if response is None:
+            response = await answer(exchange, plan, route, fetch)
+    await each(plan, phases.before_send, exchange, response)
+    return finished(exchange, response)
+
+
+async def choose_route(exchange: Exchange, plan: Plan) -> tuple[Route, tuple[str, ...]]:
+    """The first route of the policy that matches, and what its wildcards stand for."""
+    request = exchange.request
+    candidates = plan.routes.candidates(request.host, request.path)
+    needed = max((candidate.max_body_bytes for candidate in candidates), default=0)
+    if needed:
+        await request.body.peek(needed)
+    found = find(candidates, exchange)
+    if found is None:
+        raise ClientError(404, "no route of the policy matches this request")
+    return found.route, found.captures
+
+
+async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> Response:
+    """What the chosen target gives: from the cache, or from its origin."""
+    target = exchange.target = route.target(exchange)
+    for hook in route.phases.route:
+        target = exchange.target = await run(plan, hook, Target, exchange) or target
+    origin = exchange.origin = plan.origins.get(target.origin)
+    if origin is None:
+        raise ClientError(404, "the route has no origin")
+    method = exchange.request.method
+    if origin.static and method not in _CACHED_METHODS:
+        return unsupported(method)
+    if route.rule is not None:
+        target = Target(target.origin, target.path, key_query(target.query, route.rule.query))
+    request = upstream_request(exchange, target, origin)
+    if exchange.request.is_upgrade and route.websocket and not origin.static:
+        return await tunnel(request, origin, fetch)
+    forward = partial(go_upstream, exchange, plan, route, origin, fetch)
+    try:
+        if route.cached and method in _CACHED_METHODS and request.body.length == 0:
+            key = await cache_key(exchange, plan, route, origin, request)
+            answered = await plan.cache.read_through(request, key, route.rule, forward)
+            exchange.cache_verdict, exchange.cache_status = answered.verdict, answered.status
+            response = answered.response
+        else:
+            exchange.cache_status = "edgeproxy; fwd=bypass"
+            response = await forward(request)
+    except UpstreamError as error:
+        exchange.cache_status = exchange.cache_status or "edgeproxy; fwd=miss"
+        recovered = await first(plan, route.phases.recover, exchange, error)
+        if recovered is None:
+            raise
+        exchange.error = str(error)
+        return recovered
+    settle_location(exchange, response, origin)
+    return response
+
+
+async def go_upstream(
+    exchange: Exchange, plan: Plan, route: Route, origin: Origin, fetch: Fetch, request: Request
+) -> Response:
+    """One trip to the origin, with the hooks on either side of it."""
+    await each(plan, route.phases.before_fetch, exchange, request)
+    response = await fetch(origin, request)
+    clean_response(response, origin)
+    await each(plan, route.phases.after_fetch, exchange, response)
+    return response
+
+
+async def tunnel(request: Request, origin: Origin, fetch: Fetch) -> Response:
+    """A WebSocket: the request goes as it is, and what comes back is a pipe."""
+    request.headers.set("connection", "Upgrade")
+    request.headers.set("upgrade", "websocket")
+    request.headers.remove("accept-encoding")
+    response = await fetch(origin, request)
+    if response.tunnel is None:
+        clean_response(response, origin)
+    return response
+
+
+async def cache_key(
+    exchange: Exchange, plan: Plan, route: Route, origin: Origin, request: Request
+) -> str:
+    """Everything that a stored answer depends on, spelled so that no two keys can meet.
+
+    One line each: the origin, the target, and what plugins name. None of them can hold a line
+    break: targets are canonical, and other values are escaped by `repr`.
+    """
+    lines = [f"{origin.name} {request.scheme}://{request.authority}{request.target}"]
+    for hook in route.phases.cache_key:
+        parts = await run(plan, hook, Iterable, exchange)
+        lines += sorted(f"{name}={value!r}" for name, value in parts or ())
+    return "\n".join(lines)
+
+
+def unsupported(method: str) -> Response:
+    """A static origin answers GET and HEAD; it need not be asked about anything else."""
+    allow = ("allow", "GET, HEAD, OPTIONS")
+    if method == "OPTIONS":
+        return Response(204, Headers.of(allow))
+    return Response.text(405, "this site answers GET and HEAD\n", allow)
+
+
+def finished(exchange: Exchange, response: Response) -> Response:
+    """The last touches, the same for every answer."""
+    keep_apart(exchange, response)
+    headers = response.headers
+    for cookie in exchange.cookies_to_set:
+        headers.add("set-cookie", cookie)
+    if exchange.cache_status:
+        headers.append("cache-status", exchange.cache_status)
+    headers.append("via", "1.1 edgeproxy")
+    if "date" not in headers:
+        headers.add("date", http_date(time.time()))
+    return response
+
+
+def upstream_failed(exchange: Exchange, error: UpstreamError) -> Response:
+    """The page for an origin that gave no usable answer, with the cause in Proxy-Status."""
+    exchange.error = str(error)
+    cause = f'edgeproxy; error={error.error}; next-hop="{error.origin}"'
+    return error_response(
+        exchange, error.status, "the origin gave no usable answer", ("proxy-status", cause)
+    )
+
+
+def error_response(
+    exchange: Exchange, status: int, reason: str, *headers: tuple[str, str]
+) -> Response:
+    """A short page that says what happened in general, and the id under which the log has more."""
+    response = Response.text(
+        status, f"{status}: {reason}\nrequest id {exchange.id}\n", *headers,
+        ("cache-control", "no-store"),
+    )  # fmt: skip
+    return finished(exchange, response)
+
+
+def http_date(now_s: float) -> str:
+    """A moment as an IMF-fixdate (RFC 9110, section 5.6.7)."""
+    global _date
+    second = int(now_s)
+    if _date[0] != second:
+        moment = time.gmtime(second)
+        day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[moment.tm_wday]
+        month = (
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        )[moment.tm_mon - 1]  # fmt: skip
+        text = time.strftime(f"{day}, %d {month} %Y %H:%M:%S GMT", moment)
+        _date = (second, text)
+    return _date[1]
+
+
+_date = (0, "")
+
+
+async def each(plan: Plan, hooks: Phase, *arguments: Any) -> None:
+    """Run every hook in turn."""
+    for hook in hooks:
+        await run(plan, hook, type(None), *arguments)
+
+
+async def first(plan: Plan, hooks: Phase, *arguments: Any) -> Response | None:
+    """Run hooks in turn until one answers."""
+    for hook in hooks:
+        response: Response | None = await run(plan, hook, Response, *arguments)
+        if response is not None:
+            return response
+    return None
+
+
+async def run(plan: Plan, hook: Hook, expected: type[Any], *arguments: Any) -> Any:
+    """One hook, waited for if it is async, within the policy's `hook_timeout`.
+
+    Whatever it raises becomes a PluginError, unless it is one of edgeproxy's own failures, which
+    a hook may raise on purpose. A failure that does not matter to the client is logged.
+    """
+    try:
+        result = hook.call(*arguments)
+        if inspect.isawaitable(result):
+            async with asyncio.timeout(plan.limits.hook_timeout):
+                result = await result
+    except (ClientError, UpstreamError, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        return failed(hook, f"{type(error).__name__}: {error}", error)
+    if result is not None and not isinstance(result, expected):
+        return failed(hook, f"returned {type(result).__name__}, not {expected.__name__} or None")
+    return result
+
+
+def failed(hook: Hook, reason: str, cause: Exception | None = None) -> None:
+    """A hook's failure: ends the request where the phase is closed, is logged where it is open."""
+    error = PluginError(hook.plugin, hook.phase, reason)
+    if hook.closed:
+        log.error("%s", error, exc_info=cause)
+        raise error from cause
+    log.error("%s; the request goes on", error, exc_info=cause)
+

@@ -1,0 +1,288 @@
+"""A policy compiled for running: routes indexed, each phase a tuple of bound functions.
+
+Per request nothing here asks pluggy, walks a model or parses a pattern. A plan never changes; a
+reload builds another and swaps one reference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pluggy
+
+from edgeproxy.caching.cache import Cache
+from edgeproxy.caching.config import CacheRule
+from edgeproxy.errors import Fault, PluginError, PolicyError
+from edgeproxy.hooks import Hooks
+from edgeproxy.http import Exchange, Fact, Origin, Target
+from edgeproxy.policy.model import BackendRef, Limits, Network, OriginConfig
+from edgeproxy.policy.policy import LoadedPlugin, Policy
+from edgeproxy.policy.policy import Route as PolicyRoute
+from edgeproxy.routing import Candidate, RouteIndex, compile_path
+
+PHASES = (
+    "annotate", "admit", "route", "cache_key", "before_fetch", "after_fetch", "recover",
+    "before_send", "finish",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One plugin's function for one phase. `closed` tells whether its failure ends the request."""
+
+    call: Callable[..., Any]
+    plugin: str
+    phase: str
+    closed: bool = True
+
+
+Phase = tuple[Hook, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """The hooks of each phase: of all plugins, or of one route with its filters."""
+
+    annotate: Phase = ()
+    admit: Phase = ()
+    route: Phase = ()
+    cache_key: Phase = ()
+    before_fetch: Phase = ()
+    after_fetch: Phase = ()
+    recover: Phase = ()
+    before_send: Phase = ()
+    finish: Phase = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route ready to run. Its phases hold the plugins' hooks, then its own filters' hooks;
+    `admit` only its filters', because the plugins' ran before a route was known."""
+
+    name: str
+    backends: tuple[tuple[str, int], ...]  # origin and weight
+    phases: Phases
+    cached: bool
+    rule: CacheRule | None
+    websocket: bool
+
+    def target(self, exchange: Exchange) -> Target:
+        """The origin by weight, steady for a client; path and query as asked."""
+        request = exchange.request
+        origin = self.backends[0][0] if self.backends else ""
+        if len(self.backends) > 1:
+            origin = _weighted(self.backends, f"{self.name}|{exchange.client}")
+        return Target(origin, request.path, request.query)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides about a request."""
+
+    version: str
+    phases: Phases
+    routes: RouteIndex
+    origins: Mapping[str, Origin]
+    cache: Cache
+    trusted_proxies: tuple[Network, ...]
+    encoded_slashes: bool
+    limits: Limits
+    plugins: tuple[LoadedPlugin, ...]
+    logged_facts: tuple[Fact[Any], ...]
+
+    def varies_by_client(self, host: str, path: str) -> bool:
+        """Whether another client could be given another answer for this URL."""
+        return any(candidate.varies_by for candidate in self.routes.candidates(host, path))
+
+
+def compile_plan(policy: Policy) -> Plan:
+    """Turn `policy` into a plan. Opens nothing. Raises PolicyError for what only shows here."""
+    phases = _plugin_phases(policy.plugins)
+    index = RouteIndex()
+    faults: list[Fault] = []
+    for number, route in enumerate(policy.routes):
+        try:
+            _add_route(index, number, route, policy, phases)
+        except ValueError as error:
+            faults.append(Fault("bad-value", f"route {route.core.name!r}: {error}", route.place))
+    if faults:
+        raise PolicyError(faults)
+    tiers = [
+        tier
+        for plugin in policy.plugins
+        if (register := getattr(plugin.instance, "register_tiers", None)) is not None
+        for tier in _registered(plugin, register)
+    ]
+    return Plan(
+        version=policy.version,
+        phases=phases,
+        routes=index,
+        origins={name: make_origin(name, spec) for name, spec in policy.core.origins.items()},
+        cache=Cache(tiers, max_object_size=policy.cache.max_object_size),
+        trusted_proxies=policy.core.trusted_proxies,
+        encoded_slashes=policy.core.encoded_slashes,
+        limits=policy.core.limits,
+        plugins=policy.plugins,
+        logged_facts=tuple(
+            fact for plugin in policy.plugins for fact in plugin.instance.facts() if fact.log
+        ),
+    )
+
+
+def make_origin(name: str, spec: OriginConfig) -> Origin:
+    """An origin as the policy writes it, in canonical parts."""
+    parts = urlsplit(spec.url)
+    assert parts.hostname is not None  # the model has checked it
+    return Origin(
+        name=name,
+        scheme=parts.scheme,
+        host=parts.hostname,
+        port=parts.port or (443 if parts.scheme == "https" else 80),
+        base="/" + parts.path.strip("/") + ("/" if parts.path.strip("/") else ""),
+        static=spec.kind == "pages",
+        connect_timeout_s=spec.connect_timeout,
+        first_byte_timeout_s=spec.first_byte_timeout,
+        idle_timeout_s=spec.idle_timeout,
+        total_timeout_s=spec.total_timeout,
+        max_connections=spec.max_connections,
+        ca_file=spec.ca_file,
+    )
+
+
+def _add_route(
+    index: RouteIndex, number: int, spec: PolicyRoute, policy: Policy, plugins: Phases
+) -> None:
+    core = spec.core
+    route = Route(
+        name=core.name,
+        backends=_backends(core.origin, core.backend_refs, policy),
+        phases=_route_phases(spec, plugins),
+        cached=core.cache is not False,
+        rule=policy.cache.rules[core.cache] if core.cache else None,
+        websocket=core.websocket,
+    )
+    if not spec.matches:
+        index.add(None, None, Candidate((number, 0), route, compile_path(None), (), frozenset()))
+    turn = itertools.count()
+    for match in spec.matches:
+        clauses = tuple(clause.matcher.compile(clause.plugin.instance) for clause in match.clauses)
+        for path in match.core.path or (None,):
+            candidate = Candidate(
+                order=(number, next(turn)),
+                route=route,
+                path=compile_path(path),
+                clauses=clauses,
+                varies_by=frozenset(
+                    name.lower() for clause in match.clauses for name in clause.matcher.varies_by
+                ),
+                max_body_bytes=max((c.matcher.max_body_bytes for c in match.clauses), default=0),
+            )
+            index.add(match.core.host, path, candidate)
+
+
+def _backends(
+    origin: str | None, refs: Sequence[BackendRef], policy: Policy
+) -> tuple[tuple[str, int], ...]:
+    if refs:
+        return tuple((ref.name, ref.weight) for ref in refs if ref.weight)
+    if origin:
+        return ((origin, 1),)
+    only = tuple(policy.core.origins)
+    return ((only[0], 1),) if len(only) == 1 else ()
+
+
+def _weighted(backends: Iterable[tuple[str, int]], seed: str) -> str:
+    pairs = tuple(backends)
+    digest = hashlib.blake2b(seed.encode(), digest_size=8).digest()
+    point = int.from_bytes(digest) * sum(weight for _, weight in pairs) >> 64
+    for name, weight in pairs:
+        point -= weight
+        if point < 0:
+            return name
+    return pairs[-1][0]
+
+
+def _plugin_phases(plugins: Sequence[LoadedPlugin]) -> Phases:
+    """Let pluggy check every hook against its specification, then keep the bound functions."""
+    manager = pluggy.PluginManager("edgeproxy")
+    manager.add_hookspecs(Hooks)
+    faults: list[Fault] = []
+    for plugin in plugins:
+        try:
+            manager.register(plugin.instance, name=plugin.name)
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            faults.append(
+                Fault("plugin-failed", f"plugin {plugin.name!r}: {str(error).splitlines()[-1]}")
+            )
+    if faults:
+        raise PolicyError(faults)
+    phases: dict[str, Phase] = {}
+    for phase in PHASES:
+        caller = getattr(manager.hook, phase)
+        calls = {call.plugin_name: call for call in caller.get_hookimpls()}
+        phases[phase] = tuple(
+            _hook(calls[plugin.name].function, calls[plugin.name].argnames, plugin, phase)
+            for plugin in plugins
+            if plugin.name in calls
+        )
+    return Phases(**phases)
+
+
+def _route_phases(spec: PolicyRoute, plugins: Phases) -> Phases:
+    own: dict[str, Phase] = {}
+    for phase in PHASES:
+        hooks = tuple(
+            _hook(function, _arguments(function), bound.plugin, phase)
+            for bound in spec.filters
+            if (function := getattr(bound.hooks, phase, None)) is not None
+        )
+        own[phase] = hooks if phase == "admit" else getattr(plugins, phase) + hooks
+    return Phases(**own)
+
+
+_ARGUMENTS = {
+    "before_fetch": ("exchange", "request"),
+    "after_fetch": ("exchange", "response"),
+    "before_send": ("exchange", "response"),
+    "recover": ("exchange", "error"),
+}
+
+
+def _hook(
+    function: Callable[..., Any], names: Sequence[str], plugin: LoadedPlugin, phase: str
+) -> Hook:
+    """A hook that takes all arguments of its phase by position, whatever it declares."""
+    wanted = _ARGUMENTS.get(phase, ("exchange",))
+    names = tuple(name for name in names if name != "self")
+    call = function
+    if names != wanted:
+        call = _adapted(function, tuple(wanted.index(name) for name in names))
+    closed = phase not in ("annotate", "finish") or (
+        phase == "annotate" and plugin.instance.on_error == "closed"
+    )
+    return Hook(call, plugin.name, phase, closed)
+
+
+def _adapted(function: Callable[..., Any], picks: tuple[int, ...]) -> Callable[..., Any]:
+    return lambda *arguments: function(*(arguments[pick] for pick in picks))
+
+
+def _arguments(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
+
+
+def _registered(plugin: LoadedPlugin, register: Callable[[], Iterable[Any]]) -> Iterable[Any]:
+    try:
+        return tuple(register())
+    except Exception as error:
+        raise PluginError(plugin.name, "register_tiers", repr(error)) from error
+
+
+__all__ = ["PHASES", "Hook", "Phase", "Phases", "Plan", "Route", "compile_plan", "make_origin"]

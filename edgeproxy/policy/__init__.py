@@ -1,0 +1,1 @@
+"""From YAML to a typed policy, with a place for every fault."""

@@ -1,0 +1,71 @@
+"""A policy that has been read, checked and given its plugins: what a plan is compiled from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeproxy.caching.config import CacheConfig
+from edgeproxy.errors import Place
+from edgeproxy.plugin import Filter, Matcher, Plugin
+from edgeproxy.policy.model import MatchCore, PolicyCore, RouteCore
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """A plugin that the policy needs. `distribution` is where it comes from: name and version."""
+
+    name: str
+    distribution: str
+    instance: Plugin
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One key of a match that a plugin contributed."""
+
+    key: str
+    matcher: Matcher[Any]
+    plugin: LoadedPlugin
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One of a route's matches: all of it must hold."""
+
+    core: MatchCore
+    clauses: tuple[Clause, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundFilter:
+    """A filter of a route, with the object whose hooks run (`Filter.bind`)."""
+
+    key: str
+    filter: Filter
+    hooks: object
+    plugin: LoadedPlugin
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    core: RouteCore
+    matches: tuple[Match, ...]
+    filters: tuple[BoundFilter, ...]
+    place: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`version` is 12 hex digits of the hash of what was read; `expanded` the long form as data."""
+
+    core: PolicyCore
+    cache: CacheConfig
+    routes: tuple[Route, ...]
+    plugins: tuple[LoadedPlugin, ...]
+    version: str
+    files: tuple[str, ...]
+    expanded: Mapping[str, Any]

@@ -1,0 +1,214 @@
+"""Finding the route of a request: an index over hosts and literal path segments, then conditions.
+
+Patterns are compiled once. What is left per request is a walk down a trie and a few closures, so
+that the cost hangs on how deep a path is, not on how many routes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import re2
+
+from edgeproxy.errors import ClientError
+from edgeproxy.http import Exchange, normalise_path
+from edgeproxy.policy.model import PathMatch
+
+if TYPE_CHECKING:
+    from edgeproxy.plan import Route
+
+PathTest = Callable[[str], tuple[str, ...] | None]
+"""What the wildcards of a pattern stand for in a path, outermost first; None if it differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One match of one route, compiled. Candidates compare by their place in the policy."""
+
+    order: tuple[int, int]
+    route: Route
+    path: PathTest
+    clauses: tuple[Callable[[Exchange], bool], ...]
+    varies_by: frozenset[str]
+    max_body_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The route that won, and what the wildcards of its path stand for."""
+
+    route: Route
+    captures: tuple[str, ...]
+
+
+class _Node:
+    """A literal path segment: what begins here, and what lies below."""
+
+    __slots__ = ("below", "here")
+
+    def __init__(self) -> None:
+        self.here: list[Candidate] = []
+        self.below: dict[str, _Node] = {}
+
+    def insert(self, segments: Iterable[str], candidate: Candidate) -> None:
+        node = self
+        for segment in segments:
+            node = node.below.setdefault(segment, _Node())
+        node.here.append(candidate)
+
+    def collect(self, segments: Sequence[str], into: list[Candidate]) -> None:
+        node: _Node | None = self
+        into += self.here
+        for segment in segments:
+            node = node.below.get(segment) if node else None
+            if node is None:
+                return
+            into += node.here
+
+
+class RouteIndex:
+    """All routes of a plan. Candidates come out in the order of the policy: first match wins."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, _Node] = {}  # "" for any, "example.org", "*.example.org"
+
+    def add(
+        self, hosts: Sequence[str] | None, path: PathMatch | None, candidate: Candidate
+    ) -> None:
+        for host in hosts or ("",):
+            node = self._hosts.setdefault(host.lower(), _Node())
+            node.insert(literal_segments(path), candidate)
+
+    def candidates(self, host: str, path: str) -> list[Candidate]:
+        """Every match whose host fits and whose literal segments lead to `path`, in order."""
+        segments = path.split("/")[1:]
+        found: list[Candidate] = []
+        for name in _host_names(host) if len(self._hosts) > 1 else ("",):
+            node = self._hosts.get(name)
+            if node is not None:
+                node.collect(segments, found)
+        if len(found) > 1:
+            found.sort(key=_order)
+        return found
+
+
+def find(candidates: Iterable[Candidate], exchange: Exchange) -> Found | None:
+    """The first candidate that holds whole. Notes on the exchange what the choice varied by."""
+    path = exchange.request.path
+    for candidate in candidates:
+        captures = candidate.path(path)
+        if captures is None:
+            continue
+        if candidate.varies_by:
+            exchange.varies_by |= candidate.varies_by
+        for clause in candidate.clauses:
+            if not clause(exchange):
+                break
+        else:
+            return Found(candidate.route, captures)
+    return None
+
+
+def _order(candidate: Candidate) -> tuple[int, int]:
+    return candidate.order
+
+
+def _host_names(host: str) -> Iterable[str]:
+    yield ""
+    yield host
+    labels = host.split(".")
+    for index in range(1, len(labels)):
+        yield "*." + ".".join(labels[index:])
+
+
+def literal_segments(path: PathMatch | None) -> tuple[str, ...]:
+    """The whole segments at the start of a pattern that hold no wildcard."""
+    if path is None or path.regex is not None:
+        return ()
+    if path.prefix is not None:
+        return tuple(_canonical(path.prefix).rstrip("/").split("/")[1:])
+    pattern = path.exact if path.exact is not None else path.glob
+    assert pattern is not None
+    segments = _canonical(pattern).split("/")[1:]
+    if path.exact is not None:
+        return tuple(segments)
+    for index, segment in enumerate(segments):
+        if "*" in segment:
+            return tuple(segments[:index])
+    return tuple(segments)
+
+
+def compile_path(path: PathMatch | None) -> PathTest:
+    """A pattern as a function of a canonical path.
+
+    A prefix ends at a slash or at the end of the path. In a glob `*` stands for anything within
+    one segment and `**` for anything at all; a `/**` at the end covers what is before it too.
+    A regular expression (RE2) must match the whole path; its groups are the captures.
+    """
+    if path is None:
+        return lambda _: ()
+    if path.exact is not None:
+        exact = _canonical(path.exact)
+        return lambda candidate: () if candidate == exact else None
+    if path.prefix is not None:
+        return _below(_canonical(path.prefix).rstrip("/"))
+    if path.regex is not None:
+        return _regex(path.regex)
+    assert path.glob is not None
+    glob = _canonical(path.glob)
+    if "*" not in glob:
+        return lambda candidate: () if candidate == glob else None
+    if glob.endswith("/**") and "*" not in glob[:-3]:
+        return _below(glob[:-3])
+    return _regex(_glob_to_regex(glob))
+
+
+def _below(root: str) -> PathTest:
+    inside = root + "/"
+    length = len(root)
+
+    def test(path: str) -> tuple[str, ...] | None:
+        if path.startswith(inside) or path == root:
+            return (path[length:].lstrip("/"),)
+        return None
+
+    return test
+
+
+def _regex(pattern: str) -> PathTest:
+    options = re2.Options()
+    options.log_errors = False
+    compiled = re2.compile(pattern, options)
+
+    def test(path: str) -> tuple[str, ...] | None:
+        match = compiled.fullmatch(path)
+        return None if match is None else tuple(group or "" for group in match.groups())
+
+    return test
+
+
+def _glob_to_regex(glob: str) -> str:
+    tail = glob.endswith("/**")
+    parts: list[str] = []
+    rest = glob[:-3] if tail else glob
+    while rest:
+        if rest.startswith("**"):
+            parts.append("(.*)")
+            rest = rest[2:]
+        elif rest.startswith("*"):
+            parts.append("([^/]*)")
+            rest = rest[1:]
+        else:
+            parts.append(re2.escape(rest[0]))
+            rest = rest[1:]
+    return "".join(parts) + ("(?:/(.*))?" if tail else "")
+
+
+def _canonical(pattern: str) -> str:
+    """A pattern spelled as `normalise_path` spells paths, so that `/über/**` meets `/%C3%BCber/`."""
+    try:
+        return normalise_path(pattern, encoded_slashes=True)
+    except ClientError as error:
+        raise ValueError(f"{pattern!r} can never match: {error.reason}") from None

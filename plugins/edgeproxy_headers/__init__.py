@@ -1,0 +1,1 @@
+"""Header rules on each side of the cache."""

@@ -1,0 +1,1 @@
+"""Absolute links to the origin, turned into links to the public name."""

@@ -1,0 +1,1 @@
+"""Redirects, rewrites, fixed answers and fallbacks."""

@@ -1,0 +1,1 @@
+"""A/B splits: a steady variant for each visitor."""

@@ -1,0 +1,244 @@
+"""Split visitors between variants of a site, and keep each on the variant first seen."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl
+
+from pydantic import Field, RootModel, model_validator
+
+from edgeproxy import api
+from edgeproxy.api import (
+    Config,
+    Duration,
+    Exchange,
+    Fact,
+    FieldName,
+    Filter,
+    Headers,
+    Name,
+    OriginName,
+    PolicyView,
+    Response,
+    Target,
+    Template,
+    fill,
+    normalise_path,
+)
+
+from .buckets import variant_of
+
+APPLIED = Fact[str]("split.applied", log="variant")  # such as `hero=bold`, for the log
+BOT = Fact[bool]("content.bot", default=False)
+
+Variant = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]  # stands in a cookie as it is
+
+
+class Experiment(Config):
+    """One entry of `experiments`."""
+
+    weights: dict[Variant, Annotated[float, Field(ge=0)]]  # variant -> share; any scale
+    control: Variant | None = None  # what bots see; the first variant if absent
+    cookie: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None  # ep_<name>
+    cookie_ttl: Duration = "90d"  # type: ignore[assignment]
+    by: Annotated[str, Field(pattern=r"^(client|header:[A-Za-z0-9-]+|cookie:[A-Za-z0-9_.-]+)$")] = (
+        "client"  # what tells visitors apart before they have the cookie
+    )
+    salt: str | None = None  # experiments with one salt put a visitor in matching variants
+    force: bool = True  # ?<name>=<variant> chooses one, for checking
+
+    @model_validator(mode="after")
+    def _weights_make_sense(self) -> Self:
+        if not sum(self.weights.values()):
+            raise ValueError("the weights add to 0; give at least one variant a weight")
+        if self.control is not None and self.control not in self.weights:
+            raise ValueError(f"control {self.control!r} is not among the variants")
+        return self
+
+
+class Experiments(RootModel[dict[Name, Experiment]]):
+    """The `experiments` section."""
+
+
+class Assignment:
+    """The variant of one visitor in one experiment, and how it came about."""
+
+    __slots__ = ("reason", "variant")
+
+    def __init__(
+        self, variant: str, reason: Literal["cookie", "forced", "bot", "split"]
+    ) -> None:
+        self.variant, self.reason = variant, reason
+
+
+class RunningExperiment:
+    """An experiment ready to assign visitors."""
+
+    def __init__(self, name: str, spec: Experiment) -> None:
+        self.name, self.spec = name, spec
+        self.cookie = spec.cookie or f"ep_{name}"
+        self.salt = spec.salt or name
+        self.control = spec.control or next(iter(spec.weights))
+        self.fact = Fact[str](f"split.{name}")
+        self.assignment = Fact[Assignment](f"split.{name}.assignment")
+
+    def assign(self, exchange: Exchange) -> Assignment:
+        """Forced by the query, kept by the cookie, control for bots, or by hash, in this order.
+
+        A value that is not a variant of this experiment counts as none.
+        """
+        weights = self.spec.weights
+        if self.spec.force and exchange.request.query and self.name in exchange.request.query:
+            forced = dict(parse_qsl(exchange.request.query)).get(self.name)
+            if forced in weights:
+                return Assignment(forced, "forced")
+        if exchange.facts.get(BOT):
+            return Assignment(self.control, "bot")
+        kept = exchange.request.cookies().get(self.cookie)
+        if kept in weights:
+            return Assignment(kept, "cookie")
+        return Assignment(variant_of(self._attribute(exchange), self.salt, weights), "split")
+
+    def _attribute(self, exchange: Exchange) -> str:
+        kind, _, name = self.spec.by.partition(":")
+        value = None
+        if kind == "header":
+            value = exchange.request.headers.joined(name)
+        elif kind == "cookie":
+            value = exchange.request.cookies().get(name)
+        return value or str(exchange.client)
+
+    def set_cookie(self, exchange: Exchange, assignment: Assignment) -> str | None:
+        """The cookie that keeps a visitor on a variant; a forced one lasts for the session."""
+        if assignment.reason not in ("split", "forced"):
+            return None
+        age = f"; Max-Age={int(self.spec.cookie_ttl)}" if assignment.reason == "split" else ""
+        secure = "; Secure" if exchange.request.scheme == "https" else ""
+        return f"{self.cookie}={assignment.variant}; Path=/{age}; SameSite=Lax; HttpOnly{secure}"
+
+
+class VariantChange(Config):
+    """What is different for the visitors of one variant."""
+
+    origin: OriginName | None = None
+    path: str | None = None  # wildcards are filled as in `rewrite`
+    prefix: str | None = None  # put in front of the path
+    redirect: str | None = None  # answer with a 302 to this path
+    request_headers: dict[FieldName, Template] = {}
+    response_headers: dict[FieldName, Template] = {}
+
+
+class ExperimentFilter(Filter):
+    """`experiment`: what each variant changes on this route. A plain string is the name."""
+
+    name: Name
+    variants: dict[Variant, VariantChange] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    def bind(self, plugin: "Plugin", policy: PolicyView) -> object:
+        running = plugin.experiments.get(self.name)
+        if running is None:
+            known = ", ".join(sorted(plugin.experiments)) or "none"
+            raise ValueError(f"there is no experiment {self.name!r}; known: {known}")
+        for variant in self.variants:
+            if variant not in running.spec.weights:
+                known = ", ".join(running.spec.weights)
+                raise ValueError(f"{self.name!r} has no variant {variant!r}; variants: {known}")
+        return Split(running, self.variants)
+
+
+class Split:
+    """An experiment on one route."""
+
+    def __init__(self, running: RunningExperiment, variants: Mapping[str, VariantChange]) -> None:
+        self.running = running
+        self.variants = variants
+
+    def _assignment(self, exchange: Exchange) -> Assignment:
+        return exchange.facts[self.running.assignment]
+
+    def _change(self, exchange: Exchange) -> VariantChange:
+        return self.variants.get(self._assignment(exchange).variant, _NO_CHANGE)
+
+    def admit(self, exchange: Exchange) -> Response | None:
+        exchange.varies_by.add("cookie")
+        applied = f"{self.running.name}={self._assignment(exchange).variant}"
+        before = exchange.facts.get(APPLIED)
+        exchange.facts[APPLIED] = f"{before},{applied}" if before else applied
+        change = self._change(exchange)
+        if change.redirect is None:
+            return None
+        location = normalise_path(fill(change.redirect, exchange.captures))
+        if location == exchange.request.path:
+            return None
+        query = exchange.request.query
+        return Response(302, Headers.of(("location", f"{location}?{query}" if query else location)))
+
+    def route(self, exchange: Exchange) -> Target | None:
+        target, change = exchange.target, self._change(exchange)
+        assert target is not None
+        if self._assignment(exchange).reason == "forced":
+            target = Target(target.origin, target.path, self._without_force(target.query))
+        if change.origin is not None:
+            target = target.with_origin(change.origin)
+        if change.path is not None:
+            target = target.with_path(normalise_path(fill(change.path, exchange.captures)))
+        if change.prefix is not None:
+            target = target.with_path(change.prefix.rstrip("/") + target.path)
+        return target
+
+    def _without_force(self, query: str | None) -> str | None:
+        kept = [
+            pair for pair in (query or "").split("&") if pair.partition("=")[0] != self.running.name
+        ]
+        return "&".join(kept) or None
+
+    def cache_key(self, exchange: Exchange) -> Iterable[tuple[str, str]]:
+        return [(self.running.fact.name, self._assignment(exchange).variant)]
+
+    def before_fetch(self, exchange: Exchange, request: api.Request) -> None:
+        for name, value in self._change(exchange).request_headers.items():
+            request.headers.set(name, value.render(exchange))
+
+    def before_send(self, exchange: Exchange, response: Response) -> None:
+        for name, value in self._change(exchange).response_headers.items():
+            response.headers.set(name, value.render(exchange))
+        cookie = self.running.set_cookie(exchange, self._assignment(exchange))
+        if cookie is not None:
+            exchange.cookies_to_set.append(cookie)
+
+
+_NO_CHANGE = VariantChange()
+
+
+class Plugin(api.Plugin):
+    Config = Experiments
+    section = "experiments"
+    filters = {"experiment": ExperimentFilter}
+    needs = ("content",)  # for the fact that tells bots
+
+    def __init__(self, config: Experiments) -> None:
+        self.experiments = {
+            name: RunningExperiment(name, spec) for name, spec in config.root.items()
+        }
+
+    def facts(self) -> Iterable[Fact[Any]]:
+        yield APPLIED
+        for running in self.experiments.values():
+            yield running.fact
+
+    @api.hookimpl
+    def annotate(self, exchange: Exchange) -> None:
+        for running in self.experiments.values():
+            exchange.facts.defer(running.assignment, partial(running.assign, exchange))
+            exchange.facts.defer(
+                running.fact, partial(_variant, exchange, running.assignment)
+            )
+
+
+def _variant(exchange: Exchange, assignment: Fact[Assignment]) -> str:
+    return exchange.facts[assignment].variant
