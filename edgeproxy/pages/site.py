@@ -6,7 +6,7 @@ import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -20,6 +20,7 @@ BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 type Signature = tuple[int, int, int, int]
 
 
+@lru_cache(maxsize=4096)
 def normalised(raw_path: str) -> str | None:
     """`raw_path` decoded once, slashes folded, dots resolved; None where the web server says 400.
 

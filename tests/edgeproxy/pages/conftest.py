@@ -1,7 +1,7 @@
 """A small site that has every case of the table of paths, and two ways to ask it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,7 +117,7 @@ class Wire:
 
 
 @pytest.fixture
-async def connect():
+async def connect() -> AsyncIterator[Callable[..., Awaitable[Wire]]]:
     """`await connect(pages)`: a new connection; all are closed when the test ends."""
     opened: list[Wire] = []
 

@@ -3,16 +3,19 @@
 import argparse
 import http.client
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from edgeproxy.pages import add_arguments, main
+from edgeproxy.pages import Fault, add_arguments, main
+from edgeproxy.pages.faults import KINDS, parse_fault
 
 type Run = Callable[..., subprocess.Popen[str]]
 
@@ -129,3 +132,32 @@ def test_port_in_use_names_another(folder: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == (
         f"pages: {listen} is in use by another program; choose another port: --listen 127.0.0.1:0\n"
     )
+
+
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "pages.md"
+
+
+def test_every_example_of_the_docs_is_understood() -> None:
+    examples = re.findall(r"^(?:\$ )?edgeproxy pages (.*)$", DOCS.read_text(), re.MULTILINE)
+    assert len(examples) >= 6
+    for example in examples:
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        add_arguments(parser)
+        parser.parse_args(shlex.split(example))
+
+
+def test_docs_list_every_option() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    options = {option for action in parser._actions for option in action.option_strings}
+    assert set(re.findall(r"^\| `(--[a-z-]+)", DOCS.read_text(), re.MULTILINE)) == options
+
+
+def test_docs_list_every_kind_of_fault() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)(:\S+)?` .* \| `(\w+)=", DOCS.read_text(), re.MULTILINE)
+    assert {kind for kind, _, _ in rows} == set(KINDS.split(", "))
+    assert {field for _, _, field in rows} == {field.name for field in fields(Fault)}
+    for kind, value, field in rows:
+        more = "status:503," if kind == "retry-after" else ""
+        _, fault = parse_fault(f"/={more}{kind}{value}")
+        assert getattr(fault, field) != getattr(Fault(), field)

@@ -163,10 +163,20 @@ async def test_status_fault(
         assert (await wire.ask("/page")).status == 200
 
 
+def record_waits(pages: Pages) -> list[float]:
+    """Let faults wait no time; the list fills with the seconds they would have waited."""
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    pages.sleep = sleep
+    return waited
+
+
 async def test_delay_waits_before_the_head(folder: Path, connect: Connect) -> None:
     async with Pages(folder) as pages:
-        waited: list[float] = []
-        pages.sleep = lambda seconds: asyncio.sleep(0, waited.append(seconds))
+        waited = record_waits(pages)
         pages.set_fault("/page", Fault(delay_s=2.5, times=1))
         wire = await connect(pages)
         assert (await wire.ask("/page")).body == PAGE
@@ -192,8 +202,7 @@ async def test_body_delay_sends_half_first(folder: Path, connect: Connect) -> No
 
 async def test_drip_sends_all_in_small_pieces(folder: Path, connect: Connect) -> None:
     async with Pages(folder) as pages:
-        waited: list[float] = []
-        pages.sleep = lambda seconds: asyncio.sleep(0, waited.append(seconds))
+        waited = record_waits(pages)
         pages.set_fault("/letters.txt", Fault(drip_bytes_per_s=50))
         wire = await connect(pages)
         assert len((await wire.ask("/letters.txt")).body) == 26
