@@ -310,12 +310,13 @@ FieldName = Annotated[str, BeforeValidator(_field_name)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A name given by the policy: lower case letters, digits, `-` and `_`."""
 
+
 def _known_origin(value: str, info: ValidationInfo) -> str:
     known = info.context.get("origins") if isinstance(info.context, dict) else None
     if known is not None and value not in known:
-        reason = f"no origin is called {value!r}{did_you_mean(value, known)}"
-        if known:
-            reason += f"; origins: {', '.join(sorted(known))}"
+        hint = did_you_mean(value, known)
+        names = f"{' ' if hint else '; '}origins: {', '.join(sorted(known))}" if known else ""
+        reason = f"no origin is called {value!r}{hint}{names}"
         raise PydanticCustomError("unknown_origin", "{reason}", {"reason": reason})
     return value
 
@@ -331,13 +332,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_UNITS_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_UNITS_BYTES = {
+    "B": 1,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+}
 _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([A-Za-z]*)", re.ASCII)
 
 
 def _quantity(value: Any, units: Mapping[str, float], example: str, kind: str) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise PydanticCustomError("quantity", f"{value!r} is not a {kind}; write for example {example}")
+        raise PydanticCustomError(
+            "quantity", f"{value!r} is not a {kind}; write for example {example}"
+        )
     if value == 0:
         return 0
     match = _QUANTITY.fullmatch(str(value))
@@ -353,9 +364,7 @@ def _quantity(value: Any, units: Mapping[str, float], example: str, kind: str) -
 Duration = Annotated[float, BeforeValidator(lambda v: _quantity(v, _UNITS_S, "10m", "duration"))]
 """A time span: written `10m`, read as seconds."""
 
-Size = Annotated[
-    int, BeforeValidator(lambda v: int(_quantity(v, _UNITS_BYTES, "256MiB", "size")))
-]
+Size = Annotated[int, BeforeValidator(lambda v: int(_quantity(v, _UNITS_BYTES, "256MiB", "size")))]
 """An amount of bytes: written `256MiB`, read as bytes."""
 
 

@@ -1,0 +1,209 @@
+"""The policy language: what may stand in a file, with types and defaults.
+
+Plugins add sections, match keys and filters; `edgeproxy.policy.load` joins them to these models.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import re2
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from edgeproxy.plugin import Config, Duration, Name, OneOrMany, OriginName, Size
+
+
+def _network(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a network; write for example '10.0.0.0/8'")
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        pass
+    try:
+        wider = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a network; write for example 10.0.0.0/8") from None
+    raise ValueError(f"{value!r} has bits set after its prefix; write {wider}")
+
+
+Network = Annotated[
+    ipaddress.IPv4Network | ipaddress.IPv6Network,
+    Field(union_mode="left_to_right"),
+    BeforeValidator(_network),
+]
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            f"{value!r} is not an origin URL; write for example https://you.github.io/site/"
+        )
+    if parts.username or parts.query or parts.fragment:
+        raise ValueError("an origin URL has a scheme, a host and a path, nothing else")
+    parts.port  # noqa: B018 - raises ValueError for a bad port
+    return value
+
+
+class OriginConfig(Config):
+    """One entry of `origins`."""
+
+    url: Annotated[str, AfterValidator(_http_url)]
+    kind: Literal["pages", "http"] = "pages"  # `pages`: GET and HEAD only, nothing personal is sent
+    connect_timeout: Duration = "5s"  # type: ignore[assignment]
+    first_byte_timeout: Duration = "15s"  # type: ignore[assignment]
+    idle_timeout: Duration = "30s"  # type: ignore[assignment]
+    total_timeout: Duration = "5m"  # type: ignore[assignment]
+    max_connections: int = Field(default=64, ge=1)
+    ca_file: str | None = None  # trust this authority besides the system's
+
+
+class Limits(Config):
+    """The `limits` section: what a client may use up. Defaults are safe for a public port."""
+
+    head_size: Size = "32KiB"  # type: ignore[assignment]
+    head_fields: int = Field(default=100, ge=1)
+    target_length: int = Field(default=8192, ge=64)
+    body_size: Size = "100MiB"  # type: ignore[assignment]
+    head_timeout: Duration = "10s"  # type: ignore[assignment]
+    body_timeout: Duration = "30s"  # type: ignore[assignment]  # between two reads of a body
+    body_rate: Size = "1KiB"  # type: ignore[assignment]  # a second, after the first body_timeout
+    idle_timeout: Duration = "60s"  # type: ignore[assignment]  # between two requests
+    send_timeout: Duration = "30s"  # type: ignore[assignment]  # for the client to take a write
+    hook_timeout: Duration = "10s"  # type: ignore[assignment]  # for one async hook of a plugin
+    shutdown_timeout: Duration = "10s"  # type: ignore[assignment]  # for requests under way
+    connections: int = Field(default=4096, ge=1)
+    connections_per_client: int = Field(default=256, ge=1)
+    body_memory: Size = "256MiB"  # type: ignore[assignment]  # all bodies held in memory at once
+
+
+class BackendRef(Config):
+    """A weighted origin of a route, as in the Gateway API."""
+
+    name: OriginName
+    weight: int = Field(default=1, ge=0, le=1_000_000)
+
+
+def _path_pattern(value: Any) -> Any:
+    if isinstance(value, str) and not value.startswith("/"):
+        raise ValueError(f"a path begins with a slash; write {'/' + value!r}")
+    return value
+
+
+_RE2_OPTIONS = re2.Options()
+_RE2_OPTIONS.log_errors = False
+
+
+def _regex(value: str) -> str:
+    try:
+        re2.compile(value, _RE2_OPTIONS)
+    except re2.error as error:
+        problem = error.args[0].decode("utf-8", "replace") if error.args else "unknown"
+        raise _bad_pattern(f"RE2 does not take this pattern: {problem}") from None
+    return value
+
+
+_LABELS = re.compile(
+    r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.ASCII
+)
+
+
+def _host(value: str) -> str:
+    """A host in lower case, perhaps `*.` and a host."""
+    host = value.lower()
+    name = host.removeprefix("*.")
+    if "*" in name:
+        raise _bad_pattern(f"{value!r}: a star stands only at the front, as in *.example.org")
+    if not name.isascii():
+        raise _bad_pattern(f"{value!r}: write the host as DNS has it (xn--...)")
+    if ":" in name and _is_ipv6(name):
+        return host
+    if not _LABELS.fullmatch(name) or len(name) > 253:
+        raise _bad_pattern(
+            f"{value!r} is not a host; write for example www.example.org, without port"
+        )
+    return host
+
+
+def _is_ipv6(name: str) -> bool:
+    try:
+        ipaddress.IPv6Address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return name.startswith("[") and name.endswith("]")
+
+
+def _bad_pattern(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("bad_pattern", "{reason}", {"reason": reason})
+
+
+class PathMatch(Config):
+    """How a path matches: exactly one of the keys. A plain string is a glob."""
+
+    exact: str | None = None
+    prefix: str | None = None
+    glob: str | None = None
+    regex: Annotated[str, AfterValidator(_regex)] | None = None  # RE2 syntax
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"glob": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_key(self) -> PathMatch:
+        given = [
+            key for key in ("exact", "prefix", "glob", "regex") if getattr(self, key) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError("write exactly one of exact, prefix, glob, regex")
+        if given != ["regex"]:
+            _path_pattern(getattr(self, given[0]))
+        return self
+
+
+class MatchCore(Config):
+    """The match keys that the index of routes knows; plugins add the rest."""
+
+    host: OneOrMany[Annotated[str, AfterValidator(_host)]] | None = (
+        None  # `*.example.org` covers every name below
+    )
+    path: OneOrMany[PathMatch] | None = None
+
+
+class RouteCore(Config):
+    """The keys of a route that are not filters."""
+
+    name: Name
+    matches: tuple[Any, ...] = ()  # OR-ed; none means every request
+    origin: OriginName | None = None
+    backend_refs: tuple[BackendRef, ...] = ()
+    cache: Literal[False] | Name | None = (
+        None  # a rule's name; `false`: never; absent: as the origin says
+    )
+    websocket: bool = False
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> RouteCore:
+        if self.origin and self.backend_refs:
+            raise ValueError("write origin or backend_refs, not both")
+        if self.backend_refs and not sum(ref.weight for ref in self.backend_refs):
+            raise ValueError("all weights of backend_refs are 0")
+        return self
+
+
+class PolicyCore(Config):
+    """The top level. Plugins add their sections."""
+
+    version: Literal[1]
+    plugins: tuple[str, ...] = ()  # plugins of other distributions, in the order they run
+    trusted_proxies: tuple[Network, ...] = ()
+    encoded_slashes: bool = False  # let %2F through in paths; refused otherwise
+    origins: dict[Name, OriginConfig] = {}
+    limits: Limits = Limits()
+    routes: tuple[Any, ...] = ()
