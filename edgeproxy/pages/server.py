@@ -34,6 +34,7 @@ from .site import Site, normalised
 from .wire import MAX_HEAD_BYTES, head_of, read_head
 
 LOG_LIMIT = 20_000  # requests; at this length the older half of `Pages.log` is dropped
+MAX_COPIED_BYTES = 65_536  # a larger body is written without being joined to its head
 LINGER_S = 2.0  # for a client that does not close after the last answer
 MAX_WAITING_BYTES = 1_048_576  # read ahead of a client that sends while it is being answered
 
@@ -288,7 +289,12 @@ class Connection(asyncio.Protocol):
                 self._play(fault, path, first, answer.body, incoming.keep_alive)
             )
             return
-        self._transport.writelines((first, answer.body))
+        # Not writelines(): in Python 3.12 and 3.13.0 it never calls pause_writing.
+        if len(answer.body) <= MAX_COPIED_BYTES:
+            self._transport.write(first + answer.body)
+        else:
+            self._transport.write(first)
+            self._transport.write(answer.body)
         self._pages.bytes_sent[path] += len(answer.body)
         if not incoming.keep_alive:
             self._end()

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.pages import Fault, Pages
+from edgeproxy.pages import Fault, Pages, Request
+from edgeproxy.pages.server import LOG_LIMIT
 
 Connect = Callable[..., Awaitable[Any]]
 
@@ -85,6 +86,25 @@ async def test_pipelined_requests_are_answered_in_order(folder: Path, connect: C
             wire.send(f"GET {target} HTTP/1.1", "Host: x")
         sizes = [len((await wire.answer()).body) for _ in targets]
         assert sizes == [26, 100_000, 10] * 20
+
+
+async def test_client_that_reads_nothing_is_not_answered_without_end(
+    folder: Path, connect: Connect
+) -> None:
+    async with Pages(folder) as pages:
+        wire = await connect(pages)
+        wire.reader._transport.pause_reading()
+        for _ in range(1000):
+            wire.send("GET /map.pmtiles HTTP/1.1", "Host: x", "X-Padding: " + "x" * 3000)
+        other = await connect(pages)
+        while pages.requests["/map.pmtiles"] == 0:
+            await other.ask("/")
+        for _ in range(100):
+            await other.ask("/")
+        assert 0 < pages.requests["/map.pmtiles"] < 1000
+        wire.reader._transport.resume_reading()
+        for _ in range(1000):
+            assert len((await wire.answer()).body) == 100_000
 
 
 async def test_pipelined_requests_wait_behind_a_fault(folder: Path, connect: Connect) -> None:
@@ -281,6 +301,26 @@ async def test_client_that_leaves_during_a_fault_ends_it(folder: Path, connect: 
         await started.wait()
         wire.writer.transport.abort()
         await cancelled.wait()
+
+
+async def test_connection_that_asks_to_end_ends_after_a_fault(
+    folder: Path, connect: Connect
+) -> None:
+    async with Pages(folder) as pages:
+        record_waits(pages)
+        pages.set_fault("/page", Fault(delay_s=1))
+        wire = await connect(pages)
+        assert (await wire.ask("/page", "Connection: close")).body == PAGE
+        assert await wire.reader.read() == b""
+
+
+async def test_log_keeps_the_newest_requests(folder: Path) -> None:
+    pages = Pages(folder)
+    for number in range(LOG_LIMIT + 5):
+        pages.respond(Request("GET", f"/tiny.txt?{number}"))
+    assert pages.log[-1].target == f"/tiny.txt?{LOG_LIMIT + 4}"
+    assert len(pages.log) < LOG_LIMIT
+    assert pages.requests["/tiny.txt"] == LOG_LIMIT + 5
 
 
 async def test_cleared_faults_are_gone(folder: Path, connect: Connect) -> None:
