@@ -22,7 +22,6 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from edgeproxy.http import FIELD_VALUE, TOKEN, Exchange, Fact
 
-
 _DONE = {"edgeproxy": "strict"}
 
 

@@ -82,28 +82,6 @@ def check[M: BaseModel](
     return None
 
 
-def unknown_key(
-    key: str, place: Place, where: str, known: Iterable[str], broken: Iterable[Installed] = ()
-) -> Fault:
-    """The fault of a key nobody knows. `broken` are plugins that could not say what they know."""
-    names = list(known)
-    hint = did_you_mean(key, names)
-    suspects = [plugin for plugin in broken if plugin.name == key] or (
-        [] if hint else [plugin for plugin in broken if plugin.is_first_party]
-    )
-    for plugin in suspects:
-        found = plugin.load()
-        if isinstance(found, Broken) and found.missing:
-            fault = missing_module(plugin, found.missing, place)
-            if plugin.name != key:
-                fault = Fault(fault.code, f"unknown key {key!r}; {fault.message}", place)
-            return fault
-    inside = f" in {where}" if where else ""
-    return Fault(
-        "unknown-key", f"unknown key {shown(key)}{inside}{nearest(key, 'keys', names)}", place
-    )
-
-
 def nearest(word: str, kind: str, names: Iterable[str]) -> str:
     """The end of a message about an unknown `word`: the nearest of `names`, and all of them."""
     known = list(names)
@@ -115,15 +93,11 @@ def nearest(word: str, kind: str, names: Iterable[str]) -> str:
 
 def missing_module(plugin: Installed, module: str, place: Place | None, extra: str = "") -> Fault:
     """The fault of a plugin whose `module` is not installed, with the command that installs it."""
-    guess = next(
-        (name for name in (plugin.name, plugin.name.replace("_", "-")) if name in plugin.extras), ""
-    )
-    extra = extra or guess
+    alike = {plugin.name, plugin.name.replace("_", "-")} & plugin.extras
+    extra = extra or next(iter(sorted(alike)), "")
     wanted = f"'{plugin.distribution}[{extra}]'" if extra else module
-    message = (
-        f"plugin {plugin.name!r} needs {module}, which is not installed; run: pip install {wanted}"
-    )
-    return Fault("missing-extra", message, place)
+    needs = f"plugin {plugin.name!r} needs {module}, which is not installed"
+    return Fault("missing-extra", f"{needs}; run: pip install {wanted}", place)
 
 
 def plugin_fault(plugin: Installed, hook: str, error: BaseException, place: Place | None) -> Fault:
@@ -197,7 +171,11 @@ def _fault(
         return Fault("missing-key", f"key {str(path[-1])!r} is missing{inside}", block.place)
     if kind == "extra_forbidden":
         known = list(dict.fromkeys(_keys(model, path[:-1])))
-        return unknown_key(str(path[-1]), _key(root, path), _label(where, path[:-1]), known)
+        label = _label(where, path[:-1])
+        inside = f" in {label}" if label else ""
+        key = str(path[-1])
+        message = f"unknown key {shown(key)}{inside}{nearest(key, 'keys', known)}"
+        return Fault("unknown-key", message, _key(root, path))
     if path[-1:] == ("[key]",):
         code, message = _worded(details, str(path[-2]))
         return Fault(code, message, _key(root, path[:-1]))
@@ -213,6 +191,8 @@ def _key(root: Node, path: tuple[str | int, ...]) -> Place:
     return entry.key if entry else block.place
 
 
+_PLAIN = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?|true|false", re.ASCII)
+_UNQUOTED = {"int_type", "float_type", "bool_type"}
 _SHAPES = frozenset({*_WANTED, "literal_error", "enum", "string_pattern_mismatch"})
 
 
@@ -272,10 +252,8 @@ def _quotes(kinds: set[str], value: Any) -> str:
     """The advice to put quotes, or to take them away."""
     if kinds & {"string_type"} and isinstance(value, bool | int | float):
         return f"; write it in quotes: '{shown(value)}'"
-    if kinds & {"int_type", "float_type", "bool_type"} and isinstance(value, str):
-        if re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?|true|false", value, re.ASCII):
-            return "; take the quotes away"
-    return ""
+    plain = isinstance(value, str) and _PLAIN.fullmatch(value) is not None
+    return "; take the quotes away" if plain and kinds & _UNQUOTED else ""
 
 
 def _label(where: str, path: tuple[str | int, ...]) -> str:

@@ -25,13 +25,14 @@ class Broken:
 
 @dataclass(slots=True)
 class Installed:
-    """An entry point. `find` imports the class; `extras` are what its distribution offers."""
+    """An entry point: `find` imports its class from `module`; `extras` its distribution offers."""
 
     name: str
     find: Callable[[], object]
     distribution: str = OWN
     version: str = ""
     extras: frozenset[str] = frozenset()
+    module: str = ""
     _found: type[Plugin] | Broken | None = field(default=None, init=False, repr=False)
 
     @property
@@ -52,8 +53,11 @@ class Installed:
     def _load(self) -> type[Plugin] | Broken:
         try:
             found = self.find()
-        except ImportError as error:
-            return Broken(str(error), (error.name or "").partition(".")[0])
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing and missing == self.module.partition(".")[0]:
+                return Broken(f"its package {missing} is not there; install {self.distribution}")
+            return Broken(str(error), missing)
         except (Exception, SystemExit) as error:
             return Broken(f"{type(error).__name__}: {error}")
         if not (isinstance(found, type) and issubclass(found, Plugin)):
@@ -104,6 +108,7 @@ def _entry(point: EntryPoint, distribution: Distribution) -> Installed:
         distribution=distribution.metadata["Name"].lower().replace("_", "-"),
         version=distribution.version,
         extras=frozenset(distribution.metadata.get_all("Provides-Extra") or ()),
+        module=point.module,
     )
 
 

@@ -108,9 +108,8 @@ def _regex(value: str) -> str:
     return value
 
 
-_LABELS = re.compile(
-    r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.ASCII
-)
+_LABEL = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
+_LABELS = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII)
 
 
 def _host(value: str) -> str:
@@ -124,9 +123,7 @@ def _host(value: str) -> str:
     if ":" in name and _is_ipv6(name):
         return host
     if not _LABELS.fullmatch(name) or len(name) > 253:
-        raise _bad_pattern(
-            f"{value!r} is not a host; write for example www.example.org, without port"
-        )
+        raise _bad_pattern(f"{value!r} is not a host; write for example www.example.org, no port")
     return host
 
 
@@ -140,6 +137,10 @@ def _is_ipv6(name: str) -> bool:
 
 def _bad_pattern(reason: str) -> PydanticCustomError:
     return PydanticCustomError("bad_pattern", "{reason}", {"reason": reason})
+
+
+Host = Annotated[str, AfterValidator(_host)]
+"""A host without its port; `*.example.org` covers every name below."""
 
 
 class PathMatch(Config):
@@ -170,9 +171,7 @@ class PathMatch(Config):
 class MatchCore(Config):
     """The match keys that the index of routes knows; plugins add the rest."""
 
-    host: OneOrMany[Annotated[str, AfterValidator(_host)]] | None = (
-        None  # `*.example.org` covers every name below
-    )
+    host: OneOrMany[Host] | None = None
     path: OneOrMany[PathMatch] | None = None
 
 
@@ -204,6 +203,6 @@ class PolicyCore(Config):
     plugins: tuple[str, ...] = ()  # plugins of other distributions, in the order they run
     trusted_proxies: tuple[Network, ...] = ()
     encoded_slashes: bool = False  # let %2F through in paths; refused otherwise
-    origins: dict[Name, OriginConfig] = {}
+    origins: dict[Name, OriginConfig] = Field(default={})
     limits: Limits = Limits()
     routes: tuple[Any, ...] = ()

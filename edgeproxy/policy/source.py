@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -196,9 +196,8 @@ class _Reader:
             if key is None:
                 continue
             if key in found:
-                message = (
-                    f"key {shown(key)} is here twice; the first is in {near(found[key].key, place)}"
-                )
+                first = near(found[key].key, place)
+                message = f"key {shown(key)} is here twice; the first is in {first}"
                 self.faults.append(Fault("duplicate-key", message, place))
             found.setdefault(key, Entry(place, node))
         return found
@@ -207,9 +206,7 @@ class _Reader:
         node = self._node(event, events, None, depth + 1)
         if not isinstance(event, yaml.ScalarEvent):
             if not isinstance(event, yaml.AliasEvent):
-                message = (
-                    "a key is text; this is a list or a block (quote it if it is meant as text)"
-                )
+                message = "a key is text; this is a list or a block (quote what is meant as text)"
                 self.faults.append(Fault("yaml-syntax", message, node.place))
             return None
         if event.value == "<<" and not event.style:
@@ -248,13 +245,8 @@ class _Reader:
             return
         before = _LINE_BREAK.split(self.text[: match.start()])
         place = self._place(len(before) - 1, len(before[-1]))
-        place = Place(
-            self.file,
-            place.line,
-            place.column,
-            1,
-            _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", place.text),
-        )
+        text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", place.text)
+        place = replace(place, width=1, text=text)
         message = f"the control character U+{ord(match.group()):04X} cannot stand in YAML"
         raise _TooLarge(Fault("yaml-syntax", message, place))
 
@@ -290,10 +282,9 @@ class _Reader:
 
     def _place(self, line: int, column: int, width: int = 1) -> Place:
         """A place inside the file, whatever a mark says: marks of the end lie beyond it."""
-        if line >= len(self.lines) or (
-            line and line == len(self.lines) - 1 and not self.lines[line]
-        ):
-            line = max(len(self.lines) - 2, 0) if not self.lines[-1] else len(self.lines) - 1
+        last = len(self.lines) - 1
+        if line > last or (line == last > 0 and not self.lines[last]):
+            line = last if self.lines[last] else max(last - 1, 0)
             column = len(self.lines[line])
         text = self.lines[line]
         column = min(column, len(text))
