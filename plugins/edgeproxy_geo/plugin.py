@@ -1,0 +1,151 @@
+"""Tell where clients are, and match routes by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+
+from edgeproxy.api import Address, Config, Duration, Exchange, Fact, Matcher, OneOrMany, hookimpl
+from edgeproxy.api import Plugin as BasePlugin
+
+from . import places
+from .database import Databases, Snapshot, builtin_path
+
+COUNTRY = Fact[str]("geo.country", default=places.UNKNOWN, log="country")
+CONTINENT = Fact[str]("geo.continent", default=places.UNKNOWN)
+REGION = Fact[str]("geo.region", default="")
+CITY = Fact[str]("geo.city", default="")
+TIMEZONE = Fact[str]("geo.timezone", default="")
+ASN = Fact[int]("geo.asn", default=0)
+AS_NAME = Fact[str]("geo.as_name", default="")
+
+FACTS: tuple[Fact[Any], ...] = (COUNTRY, CONTINENT, REGION, CITY, TIMEZONE, ASN, AS_NAME)
+
+
+def _part_of_place(name: str) -> Callable[[Snapshot, Address], Any]:
+    part = attrgetter(name)
+    return lambda snapshot, address: part(snapshot.at(address))
+
+
+_PARTS = [(fact, _part_of_place(fact.name.removeprefix("geo."))) for fact in FACTS]
+
+
+class Geo(Config):
+    """The `geo` section of a policy."""
+
+    # Files in MMDB format, or `builtin`. Of several, the first that knows an address counts.
+    database: Annotated[OneOrMany[str], Field(min_length=1)] = ("builtin",)
+    cache_size: int = Field(default=65536, ge=1)  # addresses whose place is remembered
+    reload_interval: Duration = "10s"  # type: ignore[assignment]  # 0: never look for new files
+
+
+class PlaceMatcher[T](Matcher[Annotated[OneOrMany[T], Field(min_length=1)]]):
+    """One value or several; a client matches if what is known of it is among them."""
+
+    varies_by: ClassVar[tuple[str, ...]] = ("*",)  # no request field tells a client's address
+    fact: ClassVar[Fact[Any]]
+
+    def test(self) -> Callable[[Any], bool]:
+        return frozenset(self.root).__contains__
+
+    def matches(self, exchange: Exchange) -> bool:
+        return self.test()(exchange.facts[self.fact])
+
+    def compile(self, plugin: Plugin) -> Callable[[Exchange], bool]:
+        plugin.require(self.fact)
+        fact, test = self.fact, self.test()
+        return lambda exchange: test(exchange.facts[fact])
+
+
+class Country(PlaceMatcher[Annotated[str, AfterValidator(places.country_code)]]):
+    """Countries by their ISO 3166-1 alpha-2 codes; `XX` is a country not known."""
+
+    fact = COUNTRY
+
+
+class CountryGroup(PlaceMatcher[Annotated[str, AfterValidator(places.group_name)]]):
+    """Groups of countries: `eu`, `eea`, `schengen`."""
+
+    fact = COUNTRY
+
+    def test(self) -> Callable[[str], bool]:
+        return frozenset[str]().union(*(places.GROUPS[name] for name in self.root)).__contains__
+
+
+class Continent(PlaceMatcher[Annotated[str, AfterValidator(places.continent_code)]]):
+    """Continents: AF, AN, AS, EU, NA, OC, SA; `XX` is one not known."""
+
+    fact = CONTINENT
+
+
+class Region(PlaceMatcher[Annotated[str, AfterValidator(places.region_code)]]):
+    """Regions by their ISO 3166-2 codes; `GB-*` is any region of GB that is known."""
+
+    fact = REGION
+
+    def test(self) -> Callable[[str], bool]:
+        wanted = frozenset(self.root)
+        return lambda region: region in wanted or f"{region[:3]}*" in wanted
+
+
+class Asn(PlaceMatcher[Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]]):
+    """Networks by their AS numbers; 0 is one not known."""
+
+    fact = ASN
+
+
+class Plugin(BasePlugin):
+    Config = Geo
+    matchers: ClassVar[Mapping[str, type[Matcher[Any]]]] = {
+        "country": Country,
+        "country_group": CountryGroup,
+        "continent": Continent,
+        "region": Region,
+        "asn": Asn,
+    }
+
+    def __init__(self, config: Geo, tick: Callable[[], Awaitable[object]] | None = None) -> None:
+        """`tick` comes back when it is time to look for new files, once every interval if None."""
+        super().__init__(config)
+        names = config.database
+        self.knows_countries_only = set(names) == {"builtin"}
+        self.databases = Databases(
+            [builtin_path() if name == "builtin" else Path(name) for name in names],
+            config.cache_size,
+        )
+        self.tick = tick or partial(asyncio.sleep, config.reload_interval)
+        self.watcher: asyncio.Task[None] | None = None
+
+    def facts(self) -> Iterable[Fact[Any]]:
+        return FACTS
+
+    def require(self, fact: Fact[Any]) -> None:
+        """ValueError if no client can ever have `fact`, whatever its address."""
+        if self.knows_countries_only and fact not in (COUNTRY, CONTINENT):
+            raise ValueError(
+                f"the builtin database knows no {fact.name}; name one that does in geo.database"
+            )
+
+    @hookimpl
+    async def startup(self) -> None:
+        if self.config.reload_interval > 0:
+            self.watcher = asyncio.create_task(self.databases.watch(self.tick), name="geo watcher")
+
+    @hookimpl
+    async def shutdown(self) -> None:
+        if self.watcher is not None:
+            self.watcher.cancel()
+            await asyncio.wait([self.watcher])
+
+    @hookimpl
+    def annotate(self, exchange: Exchange) -> None:
+        # One snapshot for all facts of an exchange, so that they agree even across a swap.
+        snapshot, defer = self.databases.current, exchange.facts.defer
+        for fact, part in _PARTS:
+            defer(fact, partial(part, snapshot, exchange.client))
