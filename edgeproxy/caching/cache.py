@@ -1,0 +1,704 @@
+"""Reading through the cache: from a request to an answer, asking the origin only if need be."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cachetools import TTLCache
+
+from edgeproxy.caching.answers import Asked, tailored, without_conditions
+from edgeproxy.caching.backoff import Backoff
+from edgeproxy.caching.config import CacheRule
+from edgeproxy.caching.fields import (
+    cache_control,
+    format_date,
+    seconds,
+    storable_fields,
+    updated_fields,
+    weakly_equal,
+)
+from edgeproxy.caching.flights import Failed, Flight, Growing, Kept, Outcome, Single, Stale
+from edgeproxy.caching.freshness import (
+    CLOCK_TOLERANCE_S,
+    StaleUse,
+    allows_credentials,
+    browser_cache_control,
+    current_age_s,
+    initial_age_s,
+    lifetime_s,
+    stale_use,
+    why_not_stored,
+)
+from edgeproxy.caching.levels import Found, Levels, vary_names
+from edgeproxy.caching.rules import policy_ttl_s
+from edgeproxy.caching.tiers import StoredResponse, Tier
+from edgeproxy.caching.variants import accepted_coding, selection
+from edgeproxy.errors import UpstreamError
+from edgeproxy.http import Body, Headers, Request, Response
+
+Forward = Callable[[Request], Awaitable[Response]]
+"""Sends a request to the origin, with the hooks around it. Raises UpstreamError."""
+
+TROUBLE_STATUSES = frozenset((429, 500, 502, 503, 504))
+"""Answers that a stale copy is better than."""
+
+GONE_STATUSES = frozenset((404, 410))
+HIT_FOR_MISS_S = 120.0
+MAX_HIT_FOR_MISS = 4096
+STREAM_ABOVE_BYTES = 256 * 1024
+"""Up to this size a body is at hand before the client sees the head, so that an origin that fails
+half way can still be answered for. Beyond it, waiting would cost the client more than that."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client is sent. The head is its own to edit; the body may be shared."""
+
+    response: Response
+    verdict: str  # hit, miss, stale, revalidated, collapsed, pass
+    status: str  # our member of Cache-Status (RFC 9211)
+
+
+@dataclass(slots=True)
+class Errand:
+    """One client's request, and all that is needed to answer it."""
+
+    request: Request
+    key: str
+    rule: CacheRule | None
+    forward: Forward
+    asked: Asked
+    coding: str
+    origin: str
+
+    def upstream_request(self, stale: StoredResponse | None) -> Request:
+        """For the whole response, or for news of `stale` if that can be asked."""
+        headers = without_conditions(self.request.headers)
+        headers.set("Accept-Encoding", self.coding)
+        if stale is not None:
+            etag, modified = stale.headers.get("etag"), stale.headers.get("last-modified")
+            if etag:
+                headers.set("If-None-Match", etag)
+            if modified:
+                headers.set("If-Modified-Since", modified)
+        return replace(self.request, method="GET", headers=headers)
+
+    def own_request(self) -> Request:
+        """With the client's conditions and range, for an answer that is its own."""
+        if self.request.headers.get("accept-encoding") == self.coding:
+            return self.request
+        headers = self.request.headers.copy()
+        headers.set("Accept-Encoding", self.coding)
+        return replace(self.request, headers=headers)
+
+
+class Cache:
+    """A shared HTTP cache over `tiers`, fastest first.
+
+    `now` is the wall clock, in seconds since 1970. Every method is for one event loop.
+    """
+
+    def __init__(
+        self,
+        tiers: Sequence[Tier],
+        *,
+        max_object_size: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.levels = Levels(tiers)
+        self.max_object_size = max_object_size
+        self._now = now
+        self._backoff = Backoff(now)
+        self._flights: dict[str, Flight] = {}
+        self._hit_for_miss: TTLCache[str, bool] = TTLCache(
+            MAX_HIT_FOR_MISS, HIT_FOR_MISS_S, timer=now
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def read_through(
+        self,
+        request: Request,
+        key: str,
+        rule: CacheRule | None,
+        forward: Forward,
+        *,
+        origin: str | None = None,
+    ) -> Answer:
+        """The answer to a GET or HEAD, from the tiers or through `forward`.
+
+        `key` names what is asked for; Vary is taken care of here. Without `rule` the origin alone
+        decides. `origin` is what is left alone when it fails, the request's authority if None.
+        A fresh hit in a tier that need not wait completes without suspending. Raises what
+        `forward` raises, if no stored copy may stand in.
+        """
+        asked = Asked.by(request)
+        coding = "identity" if asked.range is not None else _coding(asked.accept_encoding)
+        found = self.levels.get(key, request.headers, coding)
+        errand = Errand(request, key, rule, forward, asked, coding, origin or request.authority)
+        if found.entry is not None:
+            now_s = self._now()
+            left_s = _left_s(found.entry, rule, now_s)
+            if left_s > 0 and _may_reuse(found.entry, asked):
+                return _hit(errand, found, left_s, now_s)
+        return await self._not_at_hand(errand, found)
+
+    async def forget(self, key: str) -> None:
+        """Drop everything under `key`, also what is being fetched at this moment."""
+        for flight in self._flights.values():
+            if flight.key == key:
+                flight.is_doomed = True
+        self._flights = {id: f for id, f in self._flights.items() if f.key != key}
+        await self.levels.forget(key)
+
+    async def settled(self) -> None:
+        """Return when no fetch, revalidation or store is under way in the background."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """End what goes on in the background. What has been fetched is still stored."""
+        for flight in self._flights.values():
+            if not flight.has_landed and flight.task is not None:
+                flight.task.cancel()
+        await self.settled()
+
+    # ------------------------------------------------------------ with a store, without an origin
+
+    async def _not_at_hand(self, errand: Errand, found: Found) -> Answer:
+        if found.entry is None:
+            found = await self._load(errand)
+        entry = found.entry
+        if entry is not None and _may_reuse(entry, errand.asked):
+            now_s = self._now()
+            left_s = _left_s(entry, errand.rule, now_s)
+            if left_s > 0:
+                return _hit(errand, found, left_s, now_s)
+            if self._may_wait_for_news(errand, found, -left_s):
+                return _stale(errand, entry, now_s, f"hit; ttl={int(left_s)}; detail={found.tier}")
+        return await self._from_origin(errand, found)
+
+    def _may_wait_for_news(self, errand: Errand, found: Found, stale_for_s: float) -> bool:
+        """Serve the stale copy now: the origin rests, or is asked in the background."""
+        assert found.entry is not None
+        use = _stale_use(found.entry, errand.rule)
+        trouble = self._backoff.trouble(errand.origin)
+        if trouble is not None:
+            limit_s = use.if_disconnected_s if trouble.is_disconnected else use.if_status_error_s
+            return stale_for_s <= max(limit_s, use.while_revalidating_s)
+        if stale_for_s > use.while_revalidating_s:
+            return False
+        if found.id not in self._flights:
+            self._take_off(errand, found, Flight(errand.key, in_background=True))
+        return True
+
+    async def _load(self, errand: Errand) -> Found:
+        return await self.levels.load(errand.key, errand.request.headers, errand.coding)
+
+    # ------------------------------------------------------------ with the origin
+
+    async def _from_origin(self, errand: Errand, found: Found) -> Answer:
+        asked = errand.asked
+        if asked.has_credentials and not (found.entry and _may_reuse(found.entry, asked)):
+            return await self._alone(errand, found, "bypass; detail=authorization")
+        if found.entry is None:
+            if asked.is_head:
+                return await self._alone(errand, found, _fwd(found))
+            if found.id in self._hit_for_miss:
+                return await self._alone(errand, found, "bypass; detail=hit_for_miss")
+        elif found.id in self._hit_for_miss:
+            return await self._alone(errand, found, _fwd(found), as_asked=False)
+        return await self._together(errand, found)
+
+    async def _together(self, errand: Errand, found: Found) -> Answer:
+        """Lead a fetch, or follow one that is under way.
+
+        A follower whose leader has failed gets one try of its own, together with its likes; so
+        many clients never become many requests to an origin that is down.
+        """
+        for is_own_try in (False, True):
+            flight = self._flights.get(found.id)
+            if flight is None:
+                return await self._lead(errand, found)
+            outcome = await flight.follow()
+            match outcome:
+                case Kept() | Stale() if self._suits(errand, outcome):
+                    return _follower_answer(errand, found, outcome, self._now())
+                case Kept(entry, shared=True) if not _is_chosen(entry, errand):
+                    await flight.ended()  # by then the tiers know which variants there are
+                case Stale():
+                    pass
+                case Failed(error):
+                    if is_own_try:
+                        raise _own_error(errand, error)
+                case Single(response) if response.status in TROUBLE_STATUSES:
+                    if is_own_try:
+                        raise _unavailable(errand, response.status)
+                case _:
+                    return await self._alone(errand, found, _fwd(found))
+            found = await self._load(errand)
+            left_s = _left_s(found.entry, errand.rule, self._now()) if found.entry else 0
+            if left_s > 0 and found.entry and _may_reuse(found.entry, errand.asked):
+                return _hit(errand, found, left_s, self._now())
+        return await self._alone(errand, found, _fwd(found))
+
+    def _suits(self, errand: Errand, outcome: Kept | Stale) -> bool:
+        entry = outcome.entry
+        if not (_is_chosen(entry, errand) and _may_reuse(entry, errand.asked)):
+            return False
+        if isinstance(outcome, Stale):
+            return True
+        return outcome.shared and _left_s(entry, errand.rule, self._now()) > 0
+
+    async def _lead(self, errand: Errand, found: Found) -> Answer:
+        asked = errand.asked
+        may_stream = not (asked.is_head or asked.has_conditions or asked.range is not None)
+        flight = Flight(errand.key, may_stream=may_stream)
+        self._take_off(errand, found, flight)
+        return await self._answer(errand, await flight.lead(), _fwd(found))
+
+    async def _alone(
+        self, errand: Errand, found: Found, fwd: str, *, as_asked: bool = True
+    ) -> Answer:
+        """Fetch for this client only; `as_asked` with its own conditions and range."""
+        if errand.asked.is_head and as_asked:
+            response = await self._forward(errand, errand.own_request())
+            verdict = "pass" if fwd.startswith("bypass") else "miss"
+            status = f"edgeproxy; fwd={fwd}; fwd-status={response.status}"
+            return Answer(response, verdict, status)
+        outcome = await self._fetch(errand, found, None, as_asked=as_asked)
+        if isinstance(outcome, Kept):
+            self._in_background(self._keep(errand, found, outcome, None))
+        return await self._answer(errand, outcome, fwd)
+
+    async def _answer(self, errand: Errand, outcome: Outcome, fwd: str) -> Answer:
+        """What a fetch brought, as an answer to the client that caused it."""
+        now_s = self._now()
+        match outcome:
+            case Kept(entry, shared, fwd_status):
+                left_s = _left_s(entry, errand.rule, now_s)
+                stored = "; stored" if shared else ""
+                status = f"fwd={fwd}; fwd-status={fwd_status}{stored}; ttl={int(left_s)}"
+                response = _response(errand, entry, now_s, is_reused=False)
+                verdict = "revalidated" if fwd_status == 304 else "miss"
+                return Answer(response, verdict, f"edgeproxy; {status}")
+            case Stale(entry, fwd_status):
+                return _stale_on_error(errand, entry, now_s, fwd_status, fwd)
+            case Single(response, reason, too_large):
+                response = await self._single(errand, response, too_large=too_large)
+                status = f"fwd={fwd}; fwd-status={response.status}; {reason}"
+                verdict = "pass" if fwd.startswith("bypass") else "miss"
+                return Answer(response, verdict, f"edgeproxy; {status}")
+            case Failed(error):
+                raise error
+
+    async def _single(self, errand: Errand, response: Response, *, too_large: bool) -> Response:
+        """A whole response that is not kept, as close as possible to what the client wants."""
+        if errand.asked.is_head:
+            await response.body.close()
+            return replace(response, body=Body())
+        if too_large and errand.asked.range is not None:
+            await response.body.close()
+            return await self._forward(errand, errand.own_request())
+        return response
+
+    # ------------------------------------------------------------ the fetch itself
+
+    def _take_off(self, errand: Errand, found: Found, flight: Flight) -> None:
+        """Start `flight`. It is in the table first: a task may run before it is returned."""
+        self._flights[found.id] = flight
+        flight.task = self._in_background(self._fly(errand, found, flight))
+
+        def clear(task: asyncio.Task[None]) -> None:  # also for a task cancelled before it ran
+            self._leave_table(found.id, flight)
+            flight.land(Failed(_given_up(errand)))
+
+        flight.task.add_done_callback(clear)
+
+    def _leave_table(self, id: str, flight: Flight) -> None:
+        if self._flights.get(id) is flight:
+            del self._flights[id]
+
+    async def _fly(self, errand: Errand, found: Found, flight: Flight) -> None:
+        outcome: Outcome
+        try:
+            outcome = await self._fetch(errand, found, flight)
+        except Exception as error:
+            outcome = Failed(error)
+            if flight.is_unwatched:
+                log.warning("background revalidation of %s failed: %s", errand.key, error)
+        flight.land(outcome)
+        if isinstance(outcome, Kept):
+            await self._keep(errand, found, outcome, flight)
+        self._leave_table(found.id, flight)
+        if isinstance(outcome, Single) and not flight.has_leader:
+            await outcome.response.body.close()
+
+    async def _fetch(
+        self, errand: Errand, found: Found, flight: Flight | None, *, as_asked: bool = False
+    ) -> Outcome:
+        """Ask the origin, and take its answer in as far as it may be kept."""
+        stale = None if as_asked else found.entry
+        request = errand.own_request() if as_asked else errand.upstream_request(stale)
+        requested_at_s = self._now()
+        try:
+            response = await self._forward(errand, request)
+            if response.status == 304 and stale is not None:
+                if _is_news_of(stale, response.headers):
+                    return await self._refreshed(errand, stale, response, requested_at_s)
+                await response.body.close()
+                response = await self._forward(errand, errand.upstream_request(None))
+            if (
+                stale is not None
+                and response.status in TROUBLE_STATUSES
+                and self._may_stand_in(stale, errand.rule, is_disconnected=False)
+            ):
+                await response.body.close()
+                return Stale(stale, response.status)
+            return await self._taken(errand, found, response, requested_at_s, flight)
+        except UpstreamError:
+            if stale is not None and self._may_stand_in(stale, errand.rule, is_disconnected=True):
+                return Stale(stale, None)
+            raise
+
+    async def _forward(self, errand: Errand, request: Request) -> Response:
+        """`forward`, with its outcome noted for the origin as a whole."""
+        try:
+            response = await errand.forward(request)
+        except UpstreamError:
+            self._backoff.failed(errand.origin)
+            raise
+        if response.status in TROUBLE_STATUSES and response.status != 500:
+            self._backoff.failed(errand.origin, response.headers)
+        elif response.status < 500:  # a 500 is one page's fault, and says nothing of the others
+            self._backoff.answered(errand.origin)
+        return response
+
+    async def _refreshed(
+        self, errand: Errand, stale: StoredResponse, response: Response, requested_at_s: float
+    ) -> Kept:
+        """`stale` with the news of a 304 (RFC 9111, section 4.3.4)."""
+        await response.body.close()
+        received_at_s = self._now()
+        newer = response.headers.copy()
+        if "date" not in newer:
+            newer.set("Date", format_date(received_at_s))
+        headers = updated_fields(stale.headers, newer)
+        ttl_s = policy_ttl_s(errand.rule, stale.status)
+        age_s = initial_age_s(newer, requested_at_s, received_at_s)
+        entry = replace(
+            stale,
+            headers=headers,
+            stored_at_s=received_at_s,
+            requested_at_s=requested_at_s,
+            age_s=age_s,
+            fresh_for_s=lifetime_s(
+                stale.status, headers, received_at_s, initial_age_s=age_s, policy_ttl_s=ttl_s
+            ),
+        )
+        why = why_not_stored(
+            "GET", errand.asked.has_credentials, stale.status, headers, policy_ttl=ttl_s is not None
+        )
+        return Kept(entry, shared=why is None, fwd_status=304)
+
+    async def _taken(
+        self,
+        errand: Errand,
+        found: Found,
+        response: Response,
+        requested_at_s: float,
+        flight: Flight | None,
+    ) -> Outcome:
+        """A whole response: read in and kept if it may be, else left to the client that asked."""
+        received_at_s = self._now()
+        status = response.status
+        ttl_s = policy_ttl_s(errand.rule, status)
+        why = why_not_stored(
+            "GET",
+            errand.asked.has_credentials,
+            status,
+            response.headers,
+            policy_ttl=ttl_s is not None,
+        )
+        if why is not None:
+            await self._not_kept(errand, found, status)
+            return Single(response, f"detail={why.name.lower()}")
+        age_s = initial_age_s(response.headers, requested_at_s, received_at_s)
+        headers = storable_fields(response.headers)
+        if "date" not in headers:
+            headers.add("Date", format_date(received_at_s))
+        fresh_for_s = lifetime_s(
+            status, headers, received_at_s, initial_age_s=age_s, policy_ttl_s=ttl_s
+        )
+        entry = StoredResponse(
+            key=errand.key,
+            status=status,
+            headers=headers,
+            body=b"",
+            stored_at_s=received_at_s,
+            requested_at_s=requested_at_s,
+            fresh_for_s=fresh_for_s,
+            age_s=age_s,
+            vary=selection(errand.request.headers, errand.coding, vary_names(headers)),
+            tags=errand.rule.tags if errand.rule else (),
+        )
+        if fresh_for_s <= age_s and not _is_worth_keeping(entry, errand.rule):
+            await self._not_kept(errand, found, status)
+            return Single(response, "detail=no_freshness")
+        body = await self._read(errand, entry, response, flight)
+        if body is None:
+            await self._not_kept(errand, found, status)
+            return Single(response, "detail=too_large", too_large=True)
+        if status not in (204, 205):
+            headers.set("Content-Length", str(len(body)))
+        return Kept(replace(entry, body=body), shared=True, fwd_status=status)
+
+    async def _read(
+        self, errand: Errand, entry: StoredResponse, response: Response, flight: Flight | None
+    ) -> bytes | None:
+        """The whole body; None if it is too large, and still to be read then.
+
+        Raises UpstreamError if it ends early.
+        """
+        body = response.body
+        declared = body.length
+        if declared is None:
+            declared = seconds(response.headers.get("content-length"))
+        if declared is not None and declared > self.max_object_size:
+            return None
+        expected = declared if body.data is None else None
+        try:
+            data = await body.peek(min(STREAM_ABOVE_BYTES, self.max_object_size))
+            if data is None and flight is not None and flight.may_stream and flight.has_leader:
+                data = await self._read_along(errand, entry, response, flight, expected)
+            elif data is None:
+                data = await body.peek(self.max_object_size)
+        except UpstreamError:
+            await body.close()
+            raise
+        except Exception as error:
+            await body.close()
+            raise _incomplete(errand, str(error) or type(error).__name__) from error
+        except asyncio.CancelledError:
+            await body.close()
+            raise
+        if data is None:
+            return None
+        await body.close()
+        if expected is not None and len(data) != expected:
+            raise _incomplete(errand, f"{len(data)} of {expected} bytes came")
+        return data
+
+    async def _read_along(
+        self,
+        errand: Errand,
+        entry: StoredResponse,
+        response: Response,
+        flight: Flight,
+        expected: int | None,
+    ) -> bytes | None:
+        """The same, while the leader already gets what has come in."""
+        growing = Growing(response.body)
+        is_open = True
+
+        async def close() -> None:
+            nonlocal is_open
+            if is_open:
+                is_open = False
+                if expected is None or growing.size < expected:
+                    flight.leader_left()
+
+        head = _response(errand, entry, self._now(), is_reused=False)
+        body = Body(None, stream=growing.__aiter__(), length=expected, close=close)
+        flight.hand_over(Response(head.status, head.headers, body), "stored")
+        try:
+            data = await growing.take(self.max_object_size)
+            if data is not None and expected is not None and len(data) != expected:
+                raise _incomplete(errand, f"{len(data)} of {expected} bytes came")
+        except Exception as error:
+            failure = error if isinstance(error, UpstreamError) else _incomplete(errand, str(error))
+            growing.end(failure)
+            raise failure from error
+        if data is not None:
+            growing.end()
+        return data
+
+    async def _not_kept(self, errand: Errand, found: Found, status: int) -> None:
+        """Remember that answers like this one are not shared, and drop what they replace."""
+        if status in (206, 304) or errand.asked.has_credentials:
+            return
+        if status < 400 or status in GONE_STATUSES:
+            self._hit_for_miss[found.id] = True
+            if found.entry is not None:
+                await self.levels.forget(found.id)
+
+    async def _keep(
+        self, errand: Errand, found: Found, outcome: Kept, flight: Flight | None
+    ) -> None:
+        entry = outcome.entry
+        if flight is not None and flight.is_doomed:
+            return
+        if not outcome.shared:
+            await self.levels.forget(found.id)
+            return
+        if _left_s(entry, errand.rule, self._now()) > 0:
+            self._hit_for_miss.pop(found.id, None)
+        else:
+            self._hit_for_miss[found.id] = True
+        await self.levels.put(entry, errand.request.headers, errand.coding)
+
+    def _may_stand_in(
+        self, entry: StoredResponse, rule: CacheRule | None, *, is_disconnected: bool
+    ) -> bool:
+        stale_for_s = -_left_s(entry, rule, self._now())
+        use = _stale_use(entry, rule)
+        return stale_for_s <= (use.if_disconnected_s if is_disconnected else use.if_status_error_s)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _coding(accept_encoding: str | None) -> str:
+    if accept_encoding == "gzip" or accept_encoding == "identity":
+        return accept_encoding
+    return accepted_coding(accept_encoding or "")
+
+
+def _left_s(entry: StoredResponse, rule: CacheRule | None, now_s: float) -> float:
+    """For how long the entry is still fresh; below 0: for how long it has been stale.
+
+    A `ttl` that the policy has shortened counts at once. An entry from the future is stale: the
+    clock has been set back, and nobody knows its age.
+    """
+    lifetime = entry.fresh_for_s
+    ttl_s = policy_ttl_s(rule, entry.status)
+    if ttl_s is not None:
+        lifetime = min(lifetime, ttl_s + entry.age_s)
+    left_s = lifetime - current_age_s(entry.age_s, entry.stored_at_s, now_s)
+    if entry.stored_at_s > now_s + CLOCK_TOLERANCE_S:
+        return min(left_s, 0.0)
+    return left_s
+
+
+def _may_reuse(entry: StoredResponse, asked: Asked) -> bool:
+    """A request with credentials takes only what is meant for such (RFC 9111, section 3.5)."""
+    return not asked.has_credentials or allows_credentials(cache_control(entry.headers))
+
+
+def _stale_use(entry: StoredResponse, rule: CacheRule | None) -> StaleUse:
+    if rule is None:
+        return stale_use(entry.headers)
+    return stale_use(
+        entry.headers,
+        while_revalidate_s=rule.stale_while_revalidate,
+        if_error_s=rule.stale_if_error,
+    )
+
+
+def _is_worth_keeping(entry: StoredResponse, rule: CacheRule | None) -> bool:
+    """Whether a response without freshness can still be of use: revalidated, or in need."""
+    if "etag" in entry.headers or "last-modified" in entry.headers:
+        return True
+    return rule is not None and _stale_use(entry, rule).if_disconnected_s > 0
+
+
+def _is_news_of(stale: StoredResponse, headers: Headers) -> bool:
+    """Whether a 304 speaks of the entry that was asked about (RFC 9111, section 4.3.4)."""
+    old, new = stale.headers.get("etag"), headers.get("etag")
+    return not old or not new or weakly_equal(old, new)
+
+
+def _is_chosen(entry: StoredResponse, errand: Errand) -> bool:
+    """Whether `entry` is the variant that this request gets."""
+    if not entry.vary:
+        return True
+    names = [name for name, _ in entry.vary]
+    return entry.vary == selection(errand.request.headers, errand.coding, names)
+
+
+def _response(
+    errand: Errand, entry: StoredResponse, now_s: float, *, is_reused: bool = True
+) -> Response:
+    """What `entry` says to this client now."""
+    age_s = int(current_age_s(entry.age_s, entry.stored_at_s, now_s))
+    fields = entry.headers.fields.copy()
+    rule = errand.rule
+    if rule is not None and rule.browser_ttl is not None and 200 <= entry.status < 300:
+        control = browser_cache_control(entry.headers, rule.browser_ttl, age_s)
+        if control is not None:
+            headers = Headers(fields)
+            headers.remove("cache-control", "expires")
+            headers.add("Cache-Control", control)
+            fields = headers.fields
+    if is_reused or age_s:
+        fields.append((b"Age", b"%d" % age_s))
+    return tailored(
+        errand.request, errand.asked, entry.status, fields, entry.body, entry.stored_at_s, now_s
+    )
+
+
+def _hit(errand: Errand, found: Found, left_s: float, now_s: float) -> Answer:
+    assert found.entry is not None
+    return Answer(
+        _response(errand, found.entry, now_s),
+        "hit",
+        f"edgeproxy; hit; ttl={int(left_s)}; detail={found.tier}",
+    )
+
+
+def _stale(errand: Errand, entry: StoredResponse, now_s: float, status: str) -> Answer:
+    return Answer(_response(errand, entry, now_s), "stale", f"edgeproxy; {status}")
+
+
+def _stale_on_error(
+    errand: Errand, entry: StoredResponse, now_s: float, fwd_status: int | None, fwd: str
+) -> Answer:
+    left_s = int(_left_s(entry, errand.rule, now_s))
+    answered = f"; fwd-status={fwd_status}" if fwd_status else ""
+    status = f"fwd={fwd}{answered}; ttl={left_s}; detail=stale_if_error"
+    return _stale(errand, entry, now_s, status)
+
+
+def _follower_answer(errand: Errand, found: Found, outcome: Kept | Stale, now_s: float) -> Answer:
+    if isinstance(outcome, Stale):
+        return _stale_on_error(errand, outcome.entry, now_s, outcome.fwd_status, _fwd(found))
+    left_s = int(_left_s(outcome.entry, errand.rule, now_s))
+    status = f"edgeproxy; fwd={_fwd(found)}; collapsed; ttl={left_s}"
+    return Answer(_response(errand, outcome.entry, now_s), "collapsed", status)
+
+
+def _fwd(found: Found) -> str:
+    """Why the request went to the origin, in the words of RFC 9211, section 2.2."""
+    if found.entry is not None:
+        return "stale"
+    return "vary-miss" if found.has_variants else "uri-miss"
+
+
+def _incomplete(errand: Errand, detail: str) -> UpstreamError:
+    return UpstreamError(errand.origin, "http_response_incomplete", detail)
+
+
+def _given_up(errand: Errand) -> UpstreamError:
+    return UpstreamError(errand.origin, "connection_terminated", "the fetch was given up")
+
+
+def _unavailable(errand: Errand, status: int) -> UpstreamError:
+    detail = f"it answers {status}"
+    return UpstreamError(errand.origin, "destination_unavailable", detail, status=503)
+
+
+def _own_error(errand: Errand, error: Exception) -> Exception:
+    """What another client's fetch failed with, as an error of this one's own."""
+    if isinstance(error, UpstreamError):
+        return UpstreamError(error.origin, error.error, error.detail, status=error.status)
+    return UpstreamError(errand.origin, "proxy_internal_error", f"another fetch failed: {error}")

@@ -1,0 +1,31 @@
+"""What a policy may say about caching; tiers add their own keys beside these."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edgeproxy.plugin import Config, Duration, Name, Size
+
+
+class CacheRule(Config):
+    """One entry of `cache.rules`: how long an answer may be kept and served.
+
+    Absent means: as the origin says.
+    """
+
+    ttl: Duration | None = None  # in place of the origin's freshness, for 200
+    status_ttl: dict[Annotated[int, Field(ge=200, le=599)], Duration] = Field(default={})
+    browser_ttl: Duration | None = None  # `Cache-Control: max-age` towards the client
+    stale_while_revalidate: Duration = 0
+    stale_if_error: Duration = "1d"  # type: ignore[assignment]
+    query: Literal["keep", "sort", "drop"] | tuple[str, ...] = "keep"  # a list: only these names
+    tags: tuple[str, ...] = ()
+
+
+class CacheConfig(Config):
+    """The part of `cache` that no tier owns; tiers add their own keys (`memory`, `disk`)."""
+
+    rules: dict[Name, CacheRule] = Field(default={})
+    max_object_size: Size = "16MiB"  # type: ignore[assignment]

@@ -1,0 +1,66 @@
+"""Which of the stored responses of one key answers a request: Vary (RFC 9111, section 4.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from edgeproxy.http import Headers
+
+Selection = tuple[tuple[str, str | None], ...]
+"""Request fields that choose a variant, name and normalised value; None for an absent field."""
+
+_LIST_SPACE = re.compile(r"[ \t]*,[ \t]*")
+_WEIGHT = re.compile(r"[ \t]*;[ \t]*q=(?P<q>[01](?:\.[0-9]{0,3})?)[ \t]*", re.ASCII | re.IGNORECASE)
+
+
+@lru_cache(maxsize=1024)
+def accepted_coding(value: str) -> str:
+    """`gzip` if an Accept-Encoding field allows it, else `identity`.
+
+    Two values, whatever clients send, so that they do not split the cache. The request to the
+    origin must then carry the same word, or the origin could choose by what was folded away.
+    """
+    allowed: dict[str, bool] = {}
+    for member in value.lower().split(","):
+        coding, semicolon, _ = member.partition(";")
+        weight = _WEIGHT.fullmatch(member, len(coding))
+        allowed[coding.strip(" \t")] = not semicolon or bool(weight and float(weight["q"]) > 0)
+    return "gzip" if allowed.get("gzip", allowed.get("*", False)) else "identity"
+
+
+def normalised(headers: Headers, name: str) -> str | None:
+    """The value of a request field as far as it matters for choosing a variant.
+
+    Lines are joined, white space around commas folds; languages compare without case. Nothing
+    else is safe without knowing the field.
+    """
+    value = headers.joined(name)
+    if value is None:
+        return None
+    value = _LIST_SPACE.sub(",", value).strip(" \t")
+    return value.lower() if name == "accept-language" else value
+
+
+def selection(headers: Headers, coding: str, names: Iterable[str]) -> Selection:
+    """What a request chooses by, for a response that varies by `names`.
+
+    `coding` is the one content coding that the request goes to the origin with.
+    """
+    return tuple(
+        [
+            (name, coding if name == "accept-encoding" else normalised(headers, name))
+            for name in names
+        ]
+    )
+
+
+def variant_id(key: str, chosen: Selection) -> str:
+    """The name of one variant of `key`. Field values cannot hold a line feed, so none collide."""
+    if not chosen:
+        return key
+    parts = [key]
+    for name, value in chosen:
+        parts.append(name if value is None else f"{name}={value}")
+    return "\n".join(parts)

@@ -1,0 +1,1 @@
+"""Keep answers in memory: the fastest level of the cache."""
