@@ -1,0 +1,208 @@
+"""Match requests by what they hold: method, fields, language, device, type, body, expression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from edgeproxy.api import Config, Exchange, Fact, Matcher, OneOrMany, hookimpl
+from edgeproxy.api import Plugin as BasePlugin
+
+from .body import BodyCondition, body_test
+from .device import Device, device_of
+from .expression import MAX_LENGTH, check, expression_test, names_in
+from .language import TAG, covers, favourite, language_test, negotiator
+from .media import TYPE, media_test
+from .text import (
+    FieldConditions,
+    TextConditions,
+    cookie_test,
+    field_value,
+    header_test,
+    query_test,
+)
+
+LANGUAGE = Fact[str | None]("content.language")
+DEVICE = Fact[Device]("content.device", default="desktop")
+BOT = Fact[bool]("content.bot", default=False)
+
+Test = Callable[[Exchange], bool]
+
+
+def _method(value: str) -> str:
+    if value != value.upper():
+        raise ValueError(f"methods are in upper case; write {value.upper()}")
+    return value
+
+
+def _media_type(value: str) -> str:
+    if not TYPE.fullmatch(value.lower()):
+        raise ValueError(f"{value!r} is not a media type; write for example application/json")
+    return value.lower()
+
+
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z-]{1,32}$"), AfterValidator(_method)]
+Tag = Annotated[str, Field(pattern=f"^{TAG}$", max_length=64)]
+
+
+class Content(Config):
+    """The `content` section: what the site has to offer."""
+
+    languages: OneOrMany[Tag] = ()
+    default_language: Tag | None = None  # for clients that like none of them; else the first
+
+    @model_validator(mode="after")
+    def _languages_agree(self) -> Self:
+        lower = [language.lower() for language in self.languages]
+        if len(set(lower)) != len(lower):
+            raise ValueError("a language stands twice in languages; remove one")
+        if self.default_language is not None and self.default_language not in self.languages:
+            known = ", ".join(self.languages) or "none"
+            raise ValueError(
+                f"default_language {self.default_language!r} is not one of languages: {known}"
+            )
+        return self
+
+
+class Method(Matcher[Annotated[OneOrMany[MethodName], Field(min_length=1)]]):
+    """`method: GET`, or a list. HEAD is a method of its own."""
+
+    def compile(self, plugin: Any) -> Test:
+        wanted = frozenset(self.root)
+        return lambda exchange: exchange.request.method in wanted
+
+
+class Scheme(Matcher[Literal["http", "https"]]):
+    """`scheme: https`: how the client reached the proxy."""
+
+    def matches(self, exchange: Exchange) -> bool:
+        return exchange.request.scheme == self.root
+
+
+class Header(Matcher[FieldConditions]):
+    """`header: {accept-language: {prefix: de}}`: all named fields must meet their conditions."""
+
+    @property
+    def varies_by(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(sorted(self.root))
+
+    def compile(self, plugin: Any) -> Test:
+        return header_test(self.root)
+
+
+class Query(Matcher[TextConditions]):
+    """`query: {page: "2"}`: all named parameters must meet their conditions."""
+
+    def compile(self, plugin: Any) -> Test:
+        return query_test(self.root)
+
+
+class Cookie(Matcher[TextConditions]):
+    """`cookie: {region: eu}`: all named cookies must meet their conditions."""
+
+    varies_by = ("cookie",)
+
+    def compile(self, plugin: Any) -> Test:
+        return cookie_test(self.root)
+
+
+class Language(Matcher[Annotated[OneOrMany[Tag], Field(min_length=1)]]):
+    """`language: de`, or a list: the language that the client likes best."""
+
+    varies_by = ("accept-language",)
+
+    def compile(self, plugin: Plugin) -> Test:
+        offered = plugin.config.languages
+        for wanted in self.root if offered else ():
+            if not any(covers(wanted.lower(), each.lower()) for each in offered):
+                raise ValueError(f"{wanted!r} is not in content.languages: {', '.join(offered)}")
+        test = language_test(self.root, plugin.negotiate)
+        return lambda exchange: test(
+            field_value(exchange.request.headers.fields, b"accept-language")
+        )
+
+
+class DeviceClass(Matcher[Annotated[OneOrMany[Device], Field(min_length=1)]]):
+    """`device: mobile`, or a list."""
+
+    varies_by = ("user-agent", "sec-ch-ua-mobile")
+
+    def compile(self, plugin: Any) -> Test:
+        wanted: frozenset[str] = frozenset(self.root)
+        return lambda exchange: device_of(exchange.request.headers.fields) in wanted
+
+
+MediaTypeName = Annotated[str, AfterValidator(_media_type)]
+
+
+class MediaType(Matcher[Annotated[OneOrMany[MediaTypeName], Field(min_length=1)]]):
+    """`media_type: application/json`, or a list: the client asks for one of them."""
+
+    varies_by = ("accept",)
+
+    def compile(self, plugin: Any) -> Test:
+        test = media_test(self.root)
+        return lambda exchange: test(field_value(exchange.request.headers.fields, b"accept"))
+
+
+class Body(Matcher[BodyCondition]):
+    """`body: {form: {field: value}}` or `body: {json: {/pointer: value}}`."""
+
+    @property
+    def max_body_bytes(self) -> int:  # type: ignore[override]
+        return self.root.max_size
+
+    def compile(self, plugin: Any) -> Test:
+        return body_test(self.root)
+
+
+class Expression(Matcher[Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]]):
+    """`expression: 'path.startsWith("/a/") && size(query) > 2'`, in CEL."""
+
+    @field_validator("root")
+    @classmethod
+    def _checked(cls, value: str, info: ValidationInfo) -> str:
+        check(value, info.context.get("facts") if isinstance(info.context, dict) else None)
+        return value
+
+    @property
+    def varies_by(self) -> tuple[str, ...]:  # type: ignore[override]
+        return names_in(self.root).varies_by
+
+    def compile(self, plugin: Any) -> Test:
+        return expression_test(self.root)
+
+
+class Plugin(BasePlugin):
+    """Everything above, and the facts `content.language`, `content.device` and `content.bot`."""
+
+    Config = Content
+    matchers: ClassVar[Mapping[str, type[Matcher[Any]]]] = {
+        "method": Method, "scheme": Scheme, "header": Header, "query": Query, "cookie": Cookie,
+        "language": Language, "device": DeviceClass, "media_type": MediaType, "body": Body,
+        "expression": Expression,
+    }  # fmt: skip
+
+    def __init__(self, config: Content) -> None:
+        self.config = config
+        languages = config.languages
+        self.negotiate = (
+            negotiator(languages, config.default_language or languages[0])
+            if languages
+            else favourite
+        )
+
+    def facts(self) -> tuple[Fact[Any], ...]:
+        return LANGUAGE, DEVICE, BOT
+
+    @hookimpl
+    def annotate(self, exchange: Exchange) -> None:
+        exchange.facts.defer(LANGUAGE, partial(self._language, exchange))
+        exchange.facts.defer(DEVICE, partial(device_of, exchange.request.headers.fields))
+        exchange.facts.defer(BOT, lambda: exchange.facts[DEVICE] == "bot")
+
+    def _language(self, exchange: Exchange) -> str | None:
+        return self.negotiate(field_value(exchange.request.headers.fields, b"accept-language"))
