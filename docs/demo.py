@@ -34,7 +34,7 @@ SCREEN = """
       curl -sI '{url}?hero=bold'
 
     The cache: the second time, Cache-Status says hit:
-      curl -sI {url}_static/logo.svg {url}_static/logo.svg
+      curl -si {url}_static/logo.svg {url}_static/logo.svg | grep -i cache-status
 
     A page that moved, and header rules on the way out:
       curl -sI {url}manual/quick-start/
