@@ -28,7 +28,7 @@ from mitmproxy.proxy.server import ConnectionIO
 
 from edgeproxy.addresses import client_address
 from edgeproxy.app import App
-from edgeproxy.engine.pipe import PipeEnd, pipe
+from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.errors import ClientError, UpstreamError
 from edgeproxy.http import Address, Body, Exchange, Headers, Request, Response, normalise_path
 from edgeproxy.pipeline import error_response, upstream_failed
@@ -86,7 +86,8 @@ class _Connection(mode_servers.ProxyConnectionHandler):
         if serve is None:
             await self.server_event(events.OpenConnectionCompleted(command, "no such journey"))
             return
-        near, far = pipe()
+        await asyncio.sleep(0)  # let the caller, who runs this eagerly, register the connection first
+        near, far = duplex()
         connection.timestamp_start = connection.timestamp_tcp_setup = time.time()
         connection.state = ConnectionState.OPEN
         connection.peername = connection.sockname = connection.address
@@ -188,15 +189,23 @@ class Journeys:
             length=int(length) if length else None,
         )
         exchange, response = await self._journey(flow, body)
-        await self._deliver(exchange, response, far)
+        await self._deliver(exchange, response, far, rest=body)
 
-    async def _deliver(self, exchange: Exchange, response: Response, far: PipeEnd) -> None:
-        """Write `response` into the pipe. A body that breaks off leaves it visibly short."""
+    async def _deliver(
+        self, exchange: Exchange, response: Response, far: PipeEnd, *, rest: Body | None = None
+    ) -> None:
+        """Write `response` into the pipe. A body that breaks off leaves it visibly short.
+
+        `rest` is what of the request may still be on its way: mitmproxy wants it taken.
+        """
         try:
             if response.tunnel is not None:
                 await _splice(response, far)
             else:
                 await _write(exchange, response, far)
+            if rest is not None and rest.data is None:
+                async for _ in rest:
+                    pass
         except UpstreamError as error:
             exchange.error = str(error)
             log.warning("request %s: %s", exchange.id, error)

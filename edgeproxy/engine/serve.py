@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from edgeproxy.app import App
 from edgeproxy.engine.front import Front, FrontSettings, Peer
 from edgeproxy.engine.mitm import Core
-from edgeproxy.engine.pipe import PipeEnd, pipe
+from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.engine.upstream import Upstream
 from edgeproxy.errors import Fault, PolicyError
 from edgeproxy.log import AccessLog
 from edgeproxy.policy.installed import Registry
 from edgeproxy.policy.load import load, parse
-from edgeproxy.policy.model import OriginConfig
+from edgeproxy.policy.model import Limits, OriginConfig
 from edgeproxy.policy.policy import Policy
 
 log = logging.getLogger("edgeproxy")
@@ -26,7 +30,7 @@ log = logging.getLogger("edgeproxy")
 DEFAULT_POLICY = """\
 version: 1
 origins:
-  site: {{url: {url!r}}}
+  site: {{url: {url}}}
 cache:
   rules:
     as_the_origin_says: {{status_ttl: {{301: 60s, 404: 30s}}, stale_if_error: 7d}}
@@ -62,6 +66,7 @@ class Server:
         self.app = App(self._upstream.fetch, write)
         self._core: Core | None = None
         self._front: Front | None = None
+        self._front_settings = FrontSettings(Limits())
         self._streams: set[asyncio.Future[None]] = set()
         self._reloading: asyncio.Future[None] | None = None
         self.address = ("", 0)
@@ -120,17 +125,19 @@ class Server:
         running = {plugin.name: plugin for plugin in self.app.plugins}
         if not self._policies:
             url = self._origins[-1].partition("=")[2] or self._origins[-1]
-            return parse(DEFAULT_POLICY.format(url=url), "--origin")
+            return parse(DEFAULT_POLICY.format(url=json.dumps(url)), "--origin")
         policy = load(self._policies, self._registry, reuse=running)
         return with_origins(policy, self._origins)
 
     def _settings(self) -> FrontSettings:
         plan = self.app.plan
-        return FrontSettings(plan.limits, encoded_slashes=plan.encoded_slashes)
+        if self._front_settings.limits is not plan.limits:
+            self._front_settings = FrontSettings(plan.limits, plan.encoded_slashes)
+        return self._front_settings
 
     def _connect(self, peer: Peer) -> PipeEnd:
         assert self._core is not None
-        near, far = pipe(peername=peer.peername, sockname=peer.sockname)
+        near, far = duplex(peername=peer.peername, sockname=peer.sockname)
         stream = asyncio.ensure_future(self._core.handle_stream(far))
         self._streams.add(stream)
         stream.add_done_callback(self._streams.discard)
@@ -147,8 +154,6 @@ def split_address(text: str) -> tuple[str, int]:
 
 def with_origins(policy: Policy, origins: Sequence[str]) -> Policy:
     """`policy` with the URLs of origins replaced, as `--origin NAME=URL` asks."""
-    from dataclasses import replace
-
     specs = dict(policy.core.origins)
     for text in origins:
         name, equals, url = text.partition("=")
@@ -160,7 +165,9 @@ def with_origins(policy: Policy, origins: Sequence[str]) -> Policy:
                 [Fault("unknown-origin", f"--origin {text}: write NAME=URL; origins: {known}")]
             )
         try:
-            specs[name] = OriginConfig.model_validate({**specs[name].model_dump(), "url": url})
-        except ValueError as error:
-            raise PolicyError([Fault("bad-value", f"--origin {text}: {error}")]) from None
+            OriginConfig(url=url)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise PolicyError([Fault("bad-value", f"--origin {text}: {reason}")]) from None
+        specs[name] = specs[name].model_copy(update={"url": url})
     return replace(policy, core=policy.core.model_copy(update={"origins": specs}))

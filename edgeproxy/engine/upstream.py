@@ -7,6 +7,7 @@ bodies are not decoded, and the certificate is verified against the origin's own
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from collections.abc import AsyncIterator
 
@@ -174,6 +175,7 @@ async def _chunks(origin: Origin, response: aiohttp.ClientResponse) -> AsyncIter
         response.release()
 
 
+@functools.cache
 def _tls(ca_file: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file:
