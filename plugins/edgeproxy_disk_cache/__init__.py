@@ -1,0 +1,1 @@
+"""Keep answers on disk: a level of the cache that survives a restart."""

@@ -1,0 +1,108 @@
+"""Keep answers on disk, in a folder of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from edgeproxy.api import Config, Size, StoredResponse, Tier, hookimpl
+from edgeproxy.api import Plugin as BasePlugin
+
+from .store import Store
+
+READERS = 4
+MAX_WAITING_BYTES = 64 * 2**20
+"""Entries that wait to be written; beyond that, new ones are not kept, so that a slow disk does
+not fill the memory."""
+
+
+def _plain(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+class Disk(Config):
+    """The `cache.disk` block of a policy."""
+
+    path: Annotated[Path, AfterValidator(_plain)]  # relative to where edgeproxy is started
+    max_size: Size = "10GiB"  # type: ignore[assignment]
+
+
+class DiskTier:
+    """A store whose waiting is done in threads: one that writes, a few that read."""
+
+    name = "disk"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._writer = ThreadPoolExecutor(1, "disk-cache-write")
+        self._readers = ThreadPoolExecutor(READERS, "disk-cache-read")
+        self._waiting_bytes = 0
+        self._is_closed = False
+
+    def get(self, id: str) -> StoredResponse | None:
+        return None
+
+    async def load(self, id: str) -> StoredResponse | None:
+        if self._is_closed:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._store.load, id)
+
+    async def put(self, id: str, entry: StoredResponse) -> None:
+        if self._waiting_bytes + entry.size > MAX_WAITING_BYTES:
+            await self.remove(id)  # what is there is not true any more
+            return
+        self._waiting_bytes += entry.size
+        try:
+            await self._write(self._store.put, id, entry)
+        finally:
+            self._waiting_bytes -= entry.size
+
+    async def remove(self, id: str) -> None:
+        await self._write(self._store.remove, id)
+
+    async def open(self) -> None:
+        await self._write(self._store.open)
+
+    async def close(self) -> None:
+        """Finish what waits to be written, and close."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._store.close)
+        self._writer.shutdown()
+        self._readers.shutdown()
+
+    def stats(self) -> dict[str, int]:
+        return dict(self._store.stats)
+
+    async def _write(self, work: Callable[..., None], *args: object) -> None:
+        if not self._is_closed:
+            await asyncio.get_running_loop().run_in_executor(self._writer, work, *args)
+
+
+class Plugin(BasePlugin):
+    """A tier of the cache on disk."""
+
+    Config = Disk
+    section = "cache.disk"
+
+    def __init__(self, config: Disk) -> None:
+        self.config = config
+        self.tier = DiskTier(Store(config.path, config.max_size))
+
+    @hookimpl
+    def register_tiers(self) -> Iterable[Tier]:
+        return [self.tier]
+
+    @hookimpl
+    async def startup(self) -> None:
+        await self.tier.open()
+
+    @hookimpl
+    async def shutdown(self) -> None:
+        await self.tier.close()

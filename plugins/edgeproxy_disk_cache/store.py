@@ -1,0 +1,545 @@
+"""The cache on disk, blocking: an SQLite index with small bodies in it, files for large ones.
+
+Nothing is synced to the disk: a crash of the process loses nothing, a crash of the machine may
+lose or damage entries, and the digest of each entry keeps a damaged one from being served.
+
+A file of a body exists before its row and goes after it. In between it is listed in `loose`, so
+that whoever starts next knows what to remove.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from edgeproxy.api import StoredResponse
+
+from . import folder
+from .encoding import Damaged, digest_of, entry_of, head_of, length_of, name_of
+
+FORMAT = 1  # of the index, kept in its user_version; another one is set aside
+INLINE_BYTES = 256 * 1024
+ROW_BYTES = 512  # what a row takes beside its content, about
+LARGEST_SHARE = 8
+SPARE_SHARE = 20  # an eviction frees 1/20 more than it must, so that not every put evicts
+USES_IN_MEMORY = 512
+REST_S = 1.0  # after a failure
+SAY_EVERY_S = 60.0
+
+_SCHEMA = f"""
+CREATE TABLE entries (
+  name BLOB PRIMARY KEY, used INTEGER NOT NULL, size INTEGER NOT NULL, digest BLOB NOT NULL,
+  file TEXT, head BLOB NOT NULL, body BLOB
+);
+CREATE INDEX entries_used ON entries (used);
+CREATE INDEX entries_file ON entries (file) WHERE file IS NOT NULL;
+CREATE TABLE loose (file TEXT PRIMARY KEY, process TEXT NOT NULL);
+CREATE TABLE totals (objects INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO totals VALUES (0, 0);
+CREATE TRIGGER added AFTER INSERT ON entries BEGIN
+  UPDATE totals SET objects = objects + 1, bytes = bytes + NEW.size; END;
+CREATE TRIGGER changed AFTER UPDATE OF size ON entries BEGIN
+  UPDATE totals SET bytes = bytes - OLD.size + NEW.size; END;
+CREATE TRIGGER gone AFTER DELETE ON entries BEGIN
+  UPDATE totals SET objects = objects - 1, bytes = bytes - OLD.size; END;
+PRAGMA user_version = {FORMAT};
+"""
+
+_PUT = """
+INSERT INTO entries (name, used, size, digest, file, head, body) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET used = excluded.used, size = excluded.size,
+  digest = excluded.digest, file = excluded.file, head = excluded.head, body = excluded.body
+"""
+
+_RECOUNT = """
+UPDATE totals SET objects = (SELECT count(*) FROM entries),
+  bytes = (SELECT coalesce(sum(size), 0) FROM entries)
+"""
+
+log = logging.getLogger(__name__)
+
+
+class Unavailable(Exception):
+    """There is no index to work with at the moment."""
+
+
+class Index:
+    """One open instance: a connection that writes, and some that read."""
+
+    def __init__(self, instance: folder.Instance) -> None:
+        self.instance = instance
+        self.bodies = instance.folder / "bodies"
+        self.drafts = instance.folder / "tmp"
+        self._idle: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()  # over the list and `_is_closed`
+        self._writing = threading.Lock()
+        self._is_closed = False
+        self._writer = self._connect()
+        try:
+            self._check_format()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.instance.index.is_symlink():
+            raise Damaged("the index is a link")
+        connection = sqlite3.connect(
+            self.instance.index, timeout=5, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA journal_size_limit = 16777216")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_format(self) -> None:
+        found = self._format()
+        if found == 0:
+            self._writer.execute("PRAGMA journal_mode = WAL")
+            with self.transaction() as connection:
+                if self._format() == 0:
+                    for statement in _statements(_SCHEMA):
+                        connection.execute(statement)
+            found = self._format()
+        if found != FORMAT:
+            raise Damaged(f"its format is {found}, not {FORMAT}")
+
+    def _format(self) -> int:
+        return int(self._writer.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one thread at a time."""
+        with self._lock:
+            if self._is_closed:
+                raise Unavailable
+            idle = self._idle.pop() if self._idle else None
+        connection = idle or self._connect()
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                if not self._is_closed:
+                    self._idle.append(connection)
+            if self._is_closed:
+                connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, by one thread at a time."""
+        with self._writing:
+            if self._is_closed:
+                raise Unavailable
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close what is idle now, and the rest when it comes back."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        with self._writing:
+            self._writer.close()
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+class Store:
+    """Entries in a folder, at most `max_bytes` of them, the least recently used going first.
+
+    Reads may come from any thread; writes from one. Nothing here raises for what the disk does: a
+    read finds nothing, a write keeps nothing, the log has a line a minute, and a second later it
+    is tried again. `wall` and `monotonic` are clocks in seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self.max_bytes = max_bytes
+        self.stats = {"objects": 0, "bytes": 0, "max_bytes": max_bytes}
+        self._wall, self._monotonic = wall, monotonic
+        self._index: Index | None = None
+        self._opening = threading.Lock()
+        self._rest_until_s = float("-inf")
+        self._silent_until_s = float("-inf")
+        self._used: dict[bytes, int] = {}
+        self._is_closed = False
+
+    # ------------------------------------------------------------ what a tier needs
+
+    def open(self) -> None:
+        """Be ready, if the disk is."""
+        self._safely("open", lambda index: None)
+
+    def load(self, id: str) -> StoredResponse | None:
+        """The entry under `id`, proven to be what was put there."""
+        return self._safely("read", lambda index: self._load(index, name_of(id)))
+
+    def put(self, id: str, entry: StoredResponse) -> None:
+        """Keep `entry`; if it is too large, at least not what it replaces."""
+        name, head = name_of(id), head_of(entry)
+        size = len(head) + len(entry.body) + ROW_BYTES
+        if size > self.max_bytes // LARGEST_SHARE:
+            self.remove(id)
+        elif not self._is_resting():
+            self._safely("write", lambda index: self._put(index, name, head, entry.body, size))
+
+    def remove(self, id: str) -> None:
+        """Forget the entry under `id`."""
+        self._safely("remove", lambda index: self._remove(index, name_of(id)))
+
+    def close(self) -> None:
+        """Write down what was used, and close. Nothing is found or kept afterwards."""
+        if self._index is not None:
+            self._safely("close", self._flush)
+        self._is_closed = True
+        self._close_index()
+
+    # ------------------------------------------------------------ opening
+
+    def _usable(self) -> Index:
+        """The open index, of the instance in use."""
+        index = self._index
+        if index is not None and folder.is_current(self.path, index.instance):
+            return index
+        with self._opening:
+            if self._index is index:
+                self._reopen()
+            if self._index is None:
+                raise Unavailable
+            return self._index
+
+    def _reopen(self) -> None:
+        self._close_index()
+        if self._is_closed or self._is_resting():
+            return
+        folder.prepare(self.path)
+        with folder.locked(self.path):
+            instance = folder.current(self.path) or folder.begin(self.path)
+            try:
+                index = self._opened(instance)
+            except (sqlite3.Error, Damaged) as error:
+                if not _is_damage(error):
+                    raise
+                self._say(f"the index is damaged and set aside: {error}", always=True)
+                replacement = folder.begin(self.path)
+                folder.set_aside(self.path, instance.folder)
+                index = self._opened(replacement)
+            folder.sweep(self.path, index.instance)
+        self._index = index
+
+    def _opened(self, instance: folder.Instance) -> Index:
+        """The index of `instance`, with its totals known and without what dead processes left."""
+        index = Index(instance)
+        try:
+            with index.transaction() as connection:
+                loose = connection.execute("SELECT file, process FROM loose").fetchall()
+                self._count(connection)
+            left = [str(file) for file, process in loose if folder.is_gone(str(process))]
+            self._unlink(index, left)
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def _close_index(self) -> None:
+        index, self._index = self._index, None
+        if index is not None:
+            index.close()
+
+    # ------------------------------------------------------------ failures
+
+    def _safely[T](self, what: str, work: Callable[[Index], T]) -> T | None:
+        """What `work` gives; None for whatever the disk does. A damaged index is set aside."""
+        index = None
+        try:
+            index = self._usable()
+            return work(index)
+        except Unavailable:
+            return None
+        except (sqlite3.Error, OSError, Damaged) as error:
+            if self._is_closed:
+                return None
+            if index is not None and _is_damage(error):
+                self._set_aside(index, error)
+                return None
+            self._say(f"cannot {what}, going on without: {error}")
+            self._rest_until_s = self._monotonic() + REST_S
+            if not _is_full(error):
+                with self._opening:
+                    if self._index is index:
+                        self._close_index()
+            return None
+
+    def _set_aside(self, index: Index, error: Exception) -> None:
+        with self._opening:
+            if self._index is not index:
+                return
+            self._say(f"the index is damaged and set aside: {error}", always=True)
+            self._close_index()
+            try:
+                with folder.locked(self.path):
+                    if folder.is_current(self.path, index.instance):
+                        folder.begin(self.path)
+                        folder.set_aside(self.path, index.instance.folder)
+            except OSError as failure:
+                self._say(f"cannot begin anew: {failure}")
+                self._rest_until_s = self._monotonic() + REST_S
+
+    def _is_resting(self) -> bool:
+        return self._monotonic() < self._rest_until_s
+
+    def _say(self, what: str, *, always: bool = False) -> None:
+        now_s = self._monotonic()
+        if always or now_s >= self._silent_until_s:
+            self._silent_until_s = now_s + SAY_EVERY_S
+            log.warning("disk cache %s: %s", self.path, what)
+
+    # ------------------------------------------------------------ reading
+
+    def _load(self, index: Index, name: bytes) -> StoredResponse | None:
+        with index.reader() as connection:
+            row = connection.execute(
+                "SELECT digest, file, head, body FROM entries WHERE name = ?", (name,)
+            ).fetchone()
+        if row is None:
+            return None
+        digest, file, head, body = row
+        try:
+            if file is not None:
+                body = _read_file(index.bodies, file, length_of(head))
+            entry = entry_of(name, head, body, digest)
+        except (Damaged, FileNotFoundError) as error:
+            self._say(f"a damaged entry is dropped: {error}")
+            self._remove(index, name, digest)
+            return None
+        self._used[name] = self._now()
+        return entry
+
+    # ------------------------------------------------------------ writing
+
+    def _put(self, index: Index, name: bytes, head: bytes, body: bytes, size: int) -> None:
+        digest = digest_of(name, head, body)
+        if len(body) <= INLINE_BYTES:
+            self._insert(index, (name, self._now(), size, digest, None, head, body))
+            return
+        with self._body_file(index, name, body) as file:
+            self._insert(index, (name, self._now(), size, digest, file, head, None))
+
+    def _insert(
+        self,
+        index: Index,
+        row: tuple[bytes, int, int, bytes, str | None, bytes, bytes | None],
+    ) -> None:
+        name, file = row[0], row[4]
+        self._used.pop(name, None)
+        with index.transaction() as connection:
+            files = self._replaced(connection, name)
+            connection.execute(_PUT, row)
+            if file is not None:
+                connection.execute("DELETE FROM loose WHERE file = ?", (file,))
+            if len(self._used) >= USES_IN_MEMORY:
+                self._write_uses(connection)
+            if self._count(connection) > self.max_bytes:
+                files += self._evict(connection, name)
+        self._unlink(index, files)
+
+    def _remove(self, index: Index, name: bytes, digest: object = None) -> None:
+        """Forget an entry; with `digest`, only if it has not been replaced meanwhile."""
+        with index.transaction() as connection:
+            if digest is not None:
+                query = "SELECT digest FROM entries WHERE name = ?"
+                if connection.execute(query, (name,)).fetchone() != (digest,):
+                    return
+            files = self._replaced(connection, name)
+            connection.execute("DELETE FROM entries WHERE name = ?", (name,))
+            self._count(connection)
+        self._unlink(index, files)
+
+    def _flush(self, index: Index) -> None:
+        with index.transaction() as connection:
+            self._write_uses(connection)
+
+    @contextmanager
+    def _body_file(self, index: Index, name: bytes, body: bytes) -> Iterator[str]:
+        """A file with `body`, complete under its name; gone again if what follows fails."""
+        process = folder.this_process()
+        file = f"{name.hex()}-{secrets.token_hex(8)}"
+        draft = index.drafts / f"{process}.{secrets.token_hex(8)}"
+        with index.transaction() as connection:
+            connection.execute("INSERT INTO loose VALUES (?, ?)", (file, process))
+        try:
+            _write_file(draft, body)
+            draft.rename(index.bodies / file)
+            yield file
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+            with suppress(OSError, sqlite3.Error):
+                self._unlink(index, [file])
+            raise
+
+    def _replaced(self, connection: sqlite3.Connection, name: bytes) -> list[str]:
+        """The file of the present entry, noted as loose."""
+        query = "SELECT file FROM entries WHERE name = ? AND file IS NOT NULL"
+        return self._loosen(connection, connection.execute(query, (name,)).fetchall())
+
+    def _evict(self, connection: sqlite3.Connection, kept: bytes) -> list[str]:
+        """Remove the least recently used entries, all but `kept`."""
+        self._write_uses(connection)
+        files: list[str] = []
+        excess = self._count(connection) - (self.max_bytes - self.max_bytes // SPARE_SHARE)
+        while excess > 0:
+            rows = connection.execute(
+                "SELECT rowid, size, file FROM entries WHERE name != ? ORDER BY used LIMIT 64",
+                (kept,),
+            ).fetchall()
+            if not rows:  # the totals were wrong
+                connection.execute(_RECOUNT)
+                break
+            goes = []
+            for rowid, size, file in rows:
+                if excess <= 0:
+                    break
+                excess -= _number(size)
+                goes.append((rowid,))
+                if file is not None:
+                    files += self._loosen(connection, [(file,)])
+            connection.executemany("DELETE FROM entries WHERE rowid = ?", goes)
+        self._count(connection)
+        return files
+
+    def _loosen(self, connection: sqlite3.Connection, rows: list[tuple[object]]) -> list[str]:
+        """Note the files as loose."""
+        files = [str(file) for (file,) in rows]
+        process = folder.this_process()
+        connection.executemany(
+            "INSERT OR REPLACE INTO loose VALUES (?, ?)", [(file, process) for file in files]
+        )
+        return files
+
+    def _unlink(self, index: Index, files: list[str]) -> None:
+        """Remove loose files, but never one that a row names."""
+        if not files:
+            return
+        with index.transaction() as connection:
+            for file in files:
+                query = "SELECT 1 FROM entries WHERE file = ?"
+                if _is_plain(file) and not connection.execute(query, (file,)).fetchone():
+                    (index.bodies / file).unlink(missing_ok=True)
+                connection.execute("DELETE FROM loose WHERE file = ?", (file,))
+
+    def _write_uses(self, connection: sqlite3.Connection) -> None:
+        used, self._used = self._used, {}
+        uses = [(when, name) for name, when in list(used.items())]
+        connection.executemany("UPDATE entries SET used = ? WHERE name = ?", uses)
+
+    def _count(self, connection: sqlite3.Connection) -> int:
+        row = connection.execute("SELECT objects, bytes FROM totals").fetchone()
+        objects, size = (_number(number) for number in row or (None, None))
+        self.stats = {"objects": objects, "bytes": size, "max_bytes": self.max_bytes}
+        return size
+
+    def _now(self) -> int:
+        return int(self._wall() * 1000)
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise Damaged(f"{value!r} in the place of a number")
+    return value
+
+
+def _is_plain(file: str) -> bool:
+    return "/" not in file and "\0" not in file and file not in ("", ".", "..")
+
+
+def _read_file(bodies: Path, file: object, length: int) -> bytes:
+    """The bytes of a body file, if it is a plain file of that length. Damaged if it is not."""
+    if not isinstance(file, str) or not _is_plain(file):
+        raise Damaged("the name of its file")
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(bodies / file, flags)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Damaged(f"its file: {error}") from error
+    with os.fdopen(fd, "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size != length:
+            raise Damaged("its file has another length")
+        return stream.read(length)
+
+
+def _write_file(path: Path, body: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as stream:
+        stream.write(body)
+
+
+_NOT_DAMAGE = frozenset(
+    (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_TOOBIG,
+    )
+)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the index itself is broken, rather than the disk or the moment."""
+    if isinstance(error, Damaged):
+        return True
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+        return False  # closed under a reader
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.DatabaseError) and (code or 0) & 0xFF not in _NOT_DAMAGE
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
