@@ -60,9 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: text on a terminal, JSON otherwise",
     )
-    run.add_argument(
-        "--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO"
-    )
+    run.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
 
     check = commands.add_parser("check", help="report every fault of policies, exit 2 if any")
     check.set_defaults(command=_check)
@@ -131,14 +129,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plugins(options: argparse.Namespace) -> int:
-    from edgeproxy.policy.installed import installed
+    from edgeproxy.policy.installed import Broken, installed
 
     for name, plugin in installed().items():
-        print(f"{name}  ({plugin.distribution})")
-        try:
-            kind = plugin.load()
-        except Exception as error:
-            print(f"  cannot be loaded: {error}")
+        print(f"{name}  ({plugin.source})")
+        kind = plugin.load()
+        if isinstance(kind, Broken):
+            print(f"  cannot be loaded: {kind.reason}")
             continue
         section = kind.section or name if kind.Config is not None else ""
         for label, keys in (

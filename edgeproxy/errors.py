@@ -27,7 +27,11 @@ class Fault:
     place: Place | None = None
 
     def __str__(self) -> str:
-        head = f"{self.place}: {self.message} [{self.code}]" if self.place else f"{self.message} [{self.code}]"
+        head = (
+            f"{self.place}: {self.message} [{self.code}]"
+            if self.place
+            else f"{self.message} [{self.code}]"
+        )
         if not self.place or not self.place.text:
             return head
         number = str(self.place.line)

@@ -169,11 +169,12 @@ def keep_apart(exchange: Exchange, response: Response) -> None:
             kept = [
                 member.strip(" \t")
                 for member in control.split(",")
-                if member.strip(" \t") and not member.strip(" \t").startswith(("public", "s-maxage"))
+                if member.strip(" \t")
+                and not member.strip(" \t").startswith(("public", "s-maxage"))
             ]
             response.headers.set("cache-control", ", ".join(["private", *kept]))
-    present = {name.strip(" \t") for name in (response.headers.joined("vary") or "").lower().split(",")}
+    present = {
+        name.strip(" \t") for name in (response.headers.joined("vary") or "").lower().split(",")
+    }
     for name in sorted(varies_by - {"*"} - present):
         response.headers.append("vary", name)
-
-

@@ -50,14 +50,14 @@ class Hooks:
         """
 
     @hookspec
-    def admit(self, exchange: Exchange) -> Response | None:  # type: ignore[empty-body]
+    def admit(self, exchange: Exchange) -> Response | None:
         """Answer now: deny, redirect, respond. A filter's runs once its route has matched.
 
         Results: the first response ends the journey. A failure is a 500: never let through.
         """
 
     @hookspec
-    def route(self, exchange: Exchange) -> Target | None:  # type: ignore[empty-body]
+    def route(self, exchange: Exchange) -> Target | None:
         """Choose where the exchange goes; `exchange.target` holds the choice so far.
 
         Results: each plugin in turn, so that later ones see what earlier ones chose; None leaves
@@ -87,7 +87,7 @@ class Hooks:
         """
 
     @hookspec
-    def recover(self, exchange: Exchange, error: UpstreamError) -> Response | None:  # type: ignore[empty-body]
+    def recover(self, exchange: Exchange, error: UpstreamError) -> Response | None:
         """Turn an origin's failure into an answer, when the cache has nothing to offer.
 
         Results: the first response wins. A failure is a 502.

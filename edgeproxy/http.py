@@ -81,7 +81,7 @@ class Headers:
         self.fields = kept
 
     def append(self, name: str, value: str) -> None:
-        """`value` as one more member of the list that `name` holds; a new field if there is none."""
+        """`value` as one more member of the list in `name`; a new field if there is none."""
         present = self.joined(name)
         self.set(name, f"{present}, {value}" if present else value)
 
@@ -308,7 +308,8 @@ class Facts:
         self._deferred[fact.name] = compute
 
     def __getitem__[T](self, fact: Fact[T]) -> T:
-        return self.named(fact.name, fact.default)
+        value: T = self.named(fact.name, fact.default)
+        return value
 
     @overload
     def get[T](self, fact: Fact[T]) -> T | None: ...
@@ -406,7 +407,9 @@ class Exchange:
 
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9\-_~!$&'()*+,;=:@]+(?:\.[A-Za-z0-9\-_~!$&'()*+,;=:@]+)*)+/?|/")
+_PLAIN_PATH = re.compile(
+    r"(?:/[A-Za-z0-9\-_~!$&'()*+,;=:@]+(?:\.[A-Za-z0-9\-_~!$&'()*+,;=:@]+)*)+/?|/"
+)
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 
 

@@ -70,7 +70,8 @@ class AccessLog:
         return (
             f"{line['time'][11:19]} {status} {line['method']:<4} "
             f"{_printable(line['host'])}{_printable(line['path'])} "
-            f"{line['bytes']} B {line['duration_ms']:.1f} ms {line['cache']} {extra} {line['request_id']}"
+            f"{line['bytes']} B {line['duration_ms']:.1f} ms {line['cache']} {extra} "
+            f"{line['request_id']}"
         )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+from edgeproxy.caching.rules import key_query
 from edgeproxy.errors import ClientError, PluginError, UpstreamError
 from edgeproxy.fronting import (
     clean_response,
@@ -22,7 +23,6 @@ from edgeproxy.fronting import (
     settle_location,
     upstream_request,
 )
-from edgeproxy.caching.rules import key_query
 from edgeproxy.http import Exchange, Fetch, Headers, Origin, Request, Response, Target
 from edgeproxy.plan import Hook, Phase, Plan, Route
 from edgeproxy.routing import find
@@ -258,4 +258,3 @@ def failed(hook: Hook, reason: str, cause: Exception | None = None) -> None:
         log.error("%s", error, exc_info=cause)
         raise error from cause
     log.error("%s; the request goes on", error, exc_info=cause)
-

@@ -87,7 +87,7 @@ class Plan:
 
     version: str
     phases: Phases
-    routes: RouteIndex
+    routes: RouteIndex[Route]
     origins: Mapping[str, Origin]
     cache: Cache
     trusted_proxies: tuple[Network, ...]
@@ -104,7 +104,7 @@ class Plan:
 def compile_plan(policy: Policy) -> Plan:
     """Turn `policy` into a plan. Opens nothing. Raises PolicyError for what only shows here."""
     phases = _plugin_phases(policy.plugins)
-    index = RouteIndex()
+    index = RouteIndex[Route]()
     faults: list[Fault] = []
     for number, route in enumerate(policy.routes):
         try:
@@ -156,7 +156,7 @@ def make_origin(name: str, spec: OriginConfig) -> Origin:
 
 
 def _add_route(
-    index: RouteIndex, number: int, spec: PolicyRoute, policy: Policy, plugins: Phases
+    index: RouteIndex[Route], number: int, spec: PolicyRoute, policy: Policy, plugins: Phases
 ) -> None:
     core = spec.core
     route = Route(

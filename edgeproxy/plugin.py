@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import (
     AfterValidator,
@@ -203,7 +203,7 @@ class Template:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        def parse(value: str, info: ValidationInfo) -> Self:
+        def parse(value: str, info: ValidationInfo) -> Template:
             known = info.context.get("facts") if isinstance(info.context, dict) else None
             return cls(value, known)
 
@@ -275,7 +275,7 @@ class Secret:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        def parse(value: Any, info: ValidationInfo) -> Self:
+        def parse(value: Any, info: ValidationInfo) -> Secret:
             if isinstance(value, cls):
                 return value
             env = info.context.get("env") if isinstance(info.context, dict) else None
@@ -346,7 +346,7 @@ _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([A-Za-z]*)", re.ASCII)
 def _quantity(value: Any, units: Mapping[str, float], example: str, kind: str) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise PydanticCustomError(
-            "quantity", f"{value!r} is not a {kind}; write for example {example}"
+            "quantity", f"a {kind} is a number and a unit, for example {example}"
         )
     if value == 0:
         return 0

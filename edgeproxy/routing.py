@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import re2
 
 from edgeproxy.errors import ClientError
 from edgeproxy.http import Exchange, normalise_path
 from edgeproxy.policy.model import PathMatch
 
-if TYPE_CHECKING:
-    from edgeproxy.plan import Route
-
 PathTest = Callable[[str], tuple[str, ...] | None]
 """What the wildcards of a pattern stand for in a path, outermost first; None if it differs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One match of one route, compiled. Candidates compare by their place in the policy."""
+class Candidate[R]:
+    """One match of a route, compiled. `order` is its place in the policy."""
 
     order: tuple[int, int]
-    route: Route
+    route: R
     path: PathTest
     clauses: tuple[Callable[[Exchange], bool], ...]
     varies_by: frozenset[str]
@@ -36,30 +31,30 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Found[R]:
     """The route that won, and what the wildcards of its path stand for."""
 
-    route: Route
+    route: R
     captures: tuple[str, ...]
 
 
-class _Node:
+class _Node[R]:
     """A literal path segment: what begins here, and what lies below."""
 
     __slots__ = ("below", "here")
 
     def __init__(self) -> None:
-        self.here: list[Candidate] = []
-        self.below: dict[str, _Node] = {}
+        self.here: list[Candidate[R]] = []
+        self.below: dict[str, _Node[R]] = {}
 
-    def insert(self, segments: Iterable[str], candidate: Candidate) -> None:
+    def insert(self, segments: Iterable[str], candidate: Candidate[R]) -> None:
         node = self
         for segment in segments:
             node = node.below.setdefault(segment, _Node())
         node.here.append(candidate)
 
-    def collect(self, segments: Sequence[str], into: list[Candidate]) -> None:
-        node: _Node | None = self
+    def collect(self, segments: Sequence[str], into: list[Candidate[R]]) -> None:
+        node: _Node[R] | None = self
         into += self.here
         for segment in segments:
             node = node.below.get(segment) if node else None
@@ -68,23 +63,23 @@ class _Node:
             into += node.here
 
 
-class RouteIndex:
-    """All routes of a plan. Candidates come out in the order of the policy: first match wins."""
+class RouteIndex[R]:
+    """All routes of a plan (`R` is what a route is). Candidates come out in the order of the policy: first match wins."""
 
     def __init__(self) -> None:
-        self._hosts: dict[str, _Node] = {}  # "" for any, "example.org", "*.example.org"
+        self._hosts: dict[str, _Node[R]] = {}  # "" for any, "example.org", "*.example.org"
 
     def add(
-        self, hosts: Sequence[str] | None, path: PathMatch | None, candidate: Candidate
+        self, hosts: Sequence[str] | None, path: PathMatch | None, candidate: Candidate[R]
     ) -> None:
         for host in hosts or ("",):
             node = self._hosts.setdefault(host.lower(), _Node())
             node.insert(literal_segments(path), candidate)
 
-    def candidates(self, host: str, path: str) -> list[Candidate]:
+    def candidates(self, host: str, path: str) -> list[Candidate[R]]:
         """Every match whose host fits and whose literal segments lead to `path`, in order."""
         segments = path.split("/")[1:]
-        found: list[Candidate] = []
+        found: list[Candidate[R]] = []
         for name in _host_names(host) if len(self._hosts) > 1 else ("",):
             node = self._hosts.get(name)
             if node is not None:
@@ -94,7 +89,7 @@ class RouteIndex:
         return found
 
 
-def find(candidates: Iterable[Candidate], exchange: Exchange) -> Found | None:
+def find[R](candidates: Iterable[Candidate[R]], exchange: Exchange) -> Found[R] | None:
     """The first candidate that holds whole. Notes on the exchange what the choice varied by."""
     path = exchange.request.path
     for candidate in candidates:
@@ -111,7 +106,7 @@ def find(candidates: Iterable[Candidate], exchange: Exchange) -> Found | None:
     return None
 
 
-def _order(candidate: Candidate) -> tuple[int, int]:
+def _order(candidate: Candidate[object]) -> tuple[int, int]:
     return candidate.order
 
 
@@ -207,7 +202,7 @@ def _glob_to_regex(glob: str) -> str:
 
 
 def _canonical(pattern: str) -> str:
-    """A pattern spelled as `normalise_path` spells paths, so that `/über/**` meets `/%C3%BCber/`."""
+    """A pattern spelled as `normalise_path` spells paths: `/über/**` meets `/%C3%BCber/`."""
     try:
         return normalise_path(pattern, encoded_slashes=True)
     except ClientError as error:

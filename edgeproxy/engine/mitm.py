@@ -73,7 +73,7 @@ class _Connection(mode_servers.ProxyConnectionHandler):
         mode: mode_specs.ProxyMode,
         journeys: Journeys,
     ) -> None:
-        super().__init__(master, reader, writer, options, mode)  # type: ignore[arg-type]
+        super().__init__(master, reader, writer, options, mode)
         context = self.layer.context
         context.server.address = ("edgeproxy.invalid", 80)
         self.layer = layers.HttpLayer(context, HTTPMode.transparent)
@@ -86,7 +86,9 @@ class _Connection(mode_servers.ProxyConnectionHandler):
         if serve is None:
             await self.server_event(events.OpenConnectionCompleted(command, "no such journey"))
             return
-        await asyncio.sleep(0)  # let the caller, who runs this eagerly, register the connection first
+        await asyncio.sleep(
+            0
+        )  # let the caller, who runs this eagerly, register the connection first
         near, far = duplex()
         connection.timestamp_start = connection.timestamp_tcp_setup = time.time()
         connection.state = ConnectionState.OPEN
@@ -357,10 +359,10 @@ def _address(text: str) -> Address:
     return mapped or address
 
 
-def _own_error_page(status: int, message: str = "") -> bytes:
+def _own_error_page(status_code: int, message: str = "") -> bytes:
     """mitmproxy's pages repeat what the client sent; ours say as much as a client needs."""
-    text = f"{status}: the request could not be handled\n".encode()
-    head = f"HTTP/1.1 {status} {_reason(status)}\r\nconnection: close\r\n"
+    text = f"{status_code}: the request could not be handled\n".encode()
+    head = f"HTTP/1.1 {status_code} {_reason(status_code)}\r\nconnection: close\r\n"
     head += f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(text)}\r\n\r\n"
     return head.encode() + text
 

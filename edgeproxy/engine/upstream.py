@@ -152,7 +152,9 @@ def _checked(origin: Origin, response: aiohttp.ClientResponse) -> Headers:
     raw = response.raw_headers
     size = sum(len(name) + len(value) for name, value in raw)
     if len(raw) > MAX_HEAD_FIELDS or size > MAX_HEAD_BYTES:
-        raise UpstreamError(origin.name, "http_response_header_section_size", "its head is too large")
+        raise UpstreamError(
+            origin.name, "http_response_header_section_size", "its head is too large"
+        )
     if not 200 <= response.status <= 999 or response.version not in ((1, 1), (1, 0)):
         raise UpstreamError(origin.name, "http_protocol_error", f"status {response.status}")
     headers = Headers(raw)

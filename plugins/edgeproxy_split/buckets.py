@@ -15,4 +15,4 @@ def variant_of(attribute: str, salt: str, weights: Mapping[str, float]) -> str:
         point -= weight
         if point < 0:
             return variant
-    return next(variant for variant, weight in reversed(weights.items()) if weight)
+    return next(variant for variant in reversed(list(weights)) if weights[variant])

@@ -65,9 +65,7 @@ class Assignment:
 
     __slots__ = ("reason", "variant")
 
-    def __init__(
-        self, variant: str, reason: Literal["cookie", "forced", "bot", "split"]
-    ) -> None:
+    def __init__(self, variant: str, reason: Literal["cookie", "forced", "bot", "split"]) -> None:
         self.variant, self.reason = variant, reason
 
 
@@ -235,9 +233,7 @@ class Plugin(api.Plugin):
     def annotate(self, exchange: Exchange) -> None:
         for running in self.experiments.values():
             exchange.facts.defer(running.assignment, partial(running.assign, exchange))
-            exchange.facts.defer(
-                running.fact, partial(_variant, exchange, running.assignment)
-            )
+            exchange.facts.defer(running.fact, partial(_variant, exchange, running.assignment))
 
 
 def _variant(exchange: Exchange, assignment: Fact[Assignment]) -> str:
