@@ -13,6 +13,8 @@ from edgeproxy.plugin import did_you_mean
 from edgeproxy.policy.installed import Broken, Installed
 from edgeproxy.policy.source import Node, shown
 
+type Path = tuple[str | int, ...]  # keys and indexes, from the node that is checked
+
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # of edgeproxy.plugin.Name
 
 _OWN_CODES = {
@@ -126,7 +128,7 @@ def sentence(error: BaseException) -> str:
 def _faults(
     model: type[BaseModel], root: Node, where: str, error: ValidationError
 ) -> Iterator[Fault]:
-    groups: dict[tuple[str | int, ...], list[Any]] = {}
+    groups: dict[Path, list[Any]] = {}
     for detail in error.errors(include_url=False):
         path, _ = _locate(root, detail["loc"])
         if detail["type"] == "missing" or detail["loc"][-1:] == ("[key]",):
@@ -135,12 +137,27 @@ def _faults(
     # Where a union takes a scalar or a block, only the branch that got further matters.
     deep = [path for path, found in groups.items() if found[0]["type"] != "missing"]
     passed = {path[:length] for path in deep for length in range(len(path))}
+    misspelt = _misspelt(groups)
     for path, details in groups.items():
-        if path not in passed:
+        if path not in passed and path not in misspelt:
             yield _fault(model, root, where, path, details)
 
 
-def _locate(root: Node, loc: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], Node]:
+def _misspelt(groups: Mapping[Path, list[Any]]) -> set[Path]:
+    """The missing keys that an unknown key beside them is meant for: the unknown one is enough."""
+    unknown: dict[Path, list[str]] = {}
+    for path, details in groups.items():
+        if details[0]["type"] == "extra_forbidden" and path:
+            unknown.setdefault(path[:-1], []).append(str(path[-1]))
+    return {
+        path
+        for path, details in groups.items()
+        if details[0]["type"] == "missing"
+        and did_you_mean(str(path[-1]), unknown.get(path[:-1], []))
+    }
+
+
+def _locate(root: Node, loc: Path) -> tuple[Path, Node]:
     """The part of `loc` that leads through the file, and the node at its end.
 
     The rest is pydantic's own: names of union members, `[key]`, and the 0 of a value that stands
@@ -159,9 +176,7 @@ def _locate(root: Node, loc: tuple[str | int, ...]) -> tuple[tuple[str | int, ..
     return tuple(path), node
 
 
-def _fault(
-    model: type[BaseModel], root: Node, where: str, path: tuple[str | int, ...], details: list[Any]
-) -> Fault:
+def _fault(model: type[BaseModel], root: Node, where: str, path: Path, details: list[Any]) -> Fault:
     detail = next((one for one in details if one["type"] not in _SHAPES), details[0])
     kind = detail["type"]
     if kind == "missing":
@@ -184,7 +199,7 @@ def _fault(
     return Fault(code, message, node.place)
 
 
-def _key(root: Node, path: tuple[str | int, ...]) -> Place:
+def _key(root: Node, path: Path) -> Place:
     """The place of the key at the end of `path`."""
     _, block = _locate(root, path[:-1])
     entry = block.block.get(str(path[-1]))
@@ -193,6 +208,11 @@ def _key(root: Node, path: tuple[str | int, ...]) -> Place:
 
 _PLAIN = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?|true|false", re.ASCII)
 _UNQUOTED = {"int_type", "float_type", "bool_type"}
+_BOOLEAN = {"bool_type", "bool_parsing"}
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "on", "y"), "true"),
+    **dict.fromkeys(("false", "no", "off", "n"), "false"),
+}
 _SHAPES = frozenset({*_WANTED, "literal_error", "enum", "string_pattern_mismatch"})
 
 
@@ -250,13 +270,20 @@ def _choices(detail: Any) -> list[str]:
 
 def _quotes(kinds: set[str], value: Any) -> str:
     """The advice to put quotes, or to take them away."""
-    if kinds & {"string_type"} and isinstance(value, bool | int | float):
+    if kinds == {"string_type"} and isinstance(value, bool | int | float):
         return f"; write it in quotes: '{shown(value)}'"
-    plain = isinstance(value, str) and _PLAIN.fullmatch(value) is not None
-    return "; take the quotes away" if plain and kinds & _UNQUOTED else ""
+    if not isinstance(value, str):
+        return ""
+    if kinds & _UNQUOTED and _PLAIN.fullmatch(value):
+        return "; take the quotes away"
+    return (
+        f"; write {_BOOLEANS[value.lower()]}"
+        if kinds & _BOOLEAN and value.lower() in _BOOLEANS
+        else ""
+    )
 
 
-def _label(where: str, path: tuple[str | int, ...]) -> str:
+def _label(where: str, path: Path) -> str:
     """How a message calls the block at `path`: `cache.rules.html`, `backend_refs of route 'x'`."""
     dotted = ".".join(str(step) for step in path if isinstance(step, str))
     if not dotted or not where:
@@ -267,7 +294,7 @@ def _label(where: str, path: tuple[str | int, ...]) -> str:
 # ------------------------------------------------------------------ the keys of a model
 
 
-def _keys(model: type[BaseModel], path: tuple[str | int, ...]) -> Iterator[str]:
+def _keys(model: type[BaseModel], path: Path) -> Iterator[str]:
     """The keys that the model at `path` below `model` knows."""
     for found in _below([model], path):
         if isinstance(found, type) and issubclass(found, BaseModel):
@@ -275,7 +302,7 @@ def _keys(model: type[BaseModel], path: tuple[str | int, ...]) -> Iterator[str]:
                 yield info.alias or name
 
 
-def _below(types: list[Any], path: tuple[str | int, ...]) -> list[Any]:
+def _below(types: list[Any], path: Path) -> list[Any]:
     """The types that may stand at `path` below one of `types`."""
     plain = [inner for one in types for inner in _unwrapped(one)]
     if not path:

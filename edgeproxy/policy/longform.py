@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproxy.errors import Fault
+from edgeproxy.plugin import did_you_mean
 from edgeproxy.policy.model import MatchCore, RouteCore
 from edgeproxy.policy.source import Entry, Node, near, shown
 from edgeproxy.policy.vocabulary import Known, Vocabulary
@@ -78,15 +79,16 @@ def _default_route(root: Node, faults: list[Fault]) -> None:
     if routes is not None and routes.value != []:
         return
     place = origins.key if origins else root.place
-    names = list(origins.node.block) if origins else []
-    if len(names) == 1:
-        name, origin = Node(place, "all"), Node(place, names[0])
+    found = origins.node.block if origins else {}
+    if len(found) == 1:
+        ((only, entry),) = found.items()
+        name, origin = Node(place, "all"), Node(entry.key, only)
         route = Node(place, {"name": Entry(place, name), "origin": Entry(place, origin)})
         root.block["routes"] = Entry(place, Node(place, [route]))
-    elif names:
+    elif found:
         message = "key 'routes' is missing; with several origins it says which serves what"
         faults.append(Fault("missing-key", message, place))
-    elif origins is None or isinstance(origins.node.value, dict):
+    elif not any(did_you_mean(key, ["origins"]) for key in root.block):
         message = "the policy names no origin; write origins: {pages: {url: ...}}"
         faults.append(Fault("missing-key", message, place))
 
@@ -168,7 +170,10 @@ class _Routes:
         core: dict[str, Entry] = {}
         keys: dict[str, Entry] = {}
         for key, entry in node.value.items():
-            if key in MatchCore.model_fields:
+            if entry.node.value is None or entry.node.value == []:
+                # An empty value would quietly match everything, or nothing.
+                self.fault("bad-value", f"match key {shown(key)} has no value", entry.node)
+            elif key in MatchCore.model_fields:
                 core[key] = entry
             elif key in self.words.matchers:
                 keys[key] = entry

@@ -38,15 +38,23 @@ Network = Annotated[
 ]
 
 
+_PRINTABLE = re.compile(r"[!-~]+", re.ASCII)
+
+
 def _http_url(value: str) -> str:
-    parts = urlsplit(value)
+    if not _PRINTABLE.fullmatch(value):
+        raise ValueError("an origin URL is ASCII without blanks; escape what is not")
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018 - raises for a bad one
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not an origin URL: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(
             f"{value!r} is not an origin URL; write for example https://you.github.io/site/"
         )
     if parts.username or parts.query or parts.fragment:
         raise ValueError("an origin URL has a scheme, a host and a path, nothing else")
-    parts.port  # noqa: B018 - raises ValueError for a bad port
     return value
 
 

@@ -1,4 +1,4 @@
-"""Strict YAML: a policy file as plain data that knows where each part of it stands.
+"""Strict YAML: a policy file as plain data that knows where each part of it stands, and back.
 
 What is read is YAML 1.2 with its core scalars and nothing that surprises: `true` and `false` are
 the only booleans (`NO`, `on` and `12:30` stay text), keys are text and appear once. Tags, anchors,
@@ -101,9 +101,10 @@ def _decoded(raw: bytes | str, file: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig", "replace")
-        lines = _LINE_BREAK.split(before)
-        place = Place(file, len(lines), len(lines[-1]) + 1)
+        before = _LINE_BREAK.split(data[: error.start].decode("utf-8-sig", "replace"))
+        line = _LINE_BREAK.split(data.decode("utf-8-sig", "replace"))[len(before) - 1]
+        text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", line) if len(line) <= MAX_SHOWN else ""
+        place = Place(file, len(before), len(before[-1]) + 1, 1, text)
         byte = data[error.start]
         message = f"the byte {byte:#04x} is not UTF-8; save the file in that encoding"
         raise PolicyError([Fault("yaml-encoding", message, place)]) from None
@@ -114,6 +115,21 @@ class _TooLarge(Exception):
         self.fault = fault
 
 
+# libyaml's words for what these pages call blocks and lists.
+_PLAIN_WORDS = (
+    ("did not find expected node content while parsing a flow node", "a value is missing"),
+    ("did not find expected node content while parsing a block node", "a value is missing"),
+    ("did not find expected", "expected"),
+    ("block mapping", "block"),
+    ("flow mapping", "block in braces"),
+    ("block collection", "list"),
+    ("flow sequence", "list in brackets"),
+    ("quoted scalar", "quoted text"),
+    ("block scalar", "text"),
+    ("unexpected end of stream", "the file ends"),
+)
+
+
 @dataclass(slots=True)
 class _Reader:
     """Turns the events of one file into nodes, and notes each fault it meets."""
@@ -122,6 +138,7 @@ class _Reader:
     text: str
     lines: list[str] = field(init=False)
     faults: list[Fault] = field(default_factory=list)
+    aliases: set[str] = field(default_factory=set)
     nodes: int = 0
 
     def __post_init__(self) -> None:
@@ -226,8 +243,10 @@ class _Reader:
 
     def _refuse(self, event: Any, place: Place) -> None:
         if isinstance(event, yaml.AliasEvent):
-            message = "aliases are not read here; write the value out (or quote it: '*...')"
-            self.faults.append(Fault("yaml-alias", message, place))
+            if event.anchor not in self.aliases:  # once is enough: a bomb has thousands
+                self.aliases.add(str(event.anchor))
+                message = "aliases are not read here; write the value out, or quote it as text"
+                self.faults.append(Fault("yaml-alias", message, place))
             return
         if event.anchor is not None:
             message = f"anchors are not read here; take away &{event.anchor}"
@@ -256,26 +275,27 @@ class _Reader:
         context = (error.context or "").removeprefix("while ")
         line = mark.line if mark else 0
         column = mark.column if mark else 0
-        message = f"not valid YAML: {problem}"
-        if context:
-            message += f" while {context}"
-        if error.context_mark and error.context_mark.line != line:
-            message += f" that begins in line {error.context_mark.line + 1}"
-        message += self._hint(problem, context, line, column)
+        message = self._hint(problem, context, line, column)
+        if not message:
+            message = f"not valid YAML: {problem}" + (f" while {context}" if context else "")
+            if error.context_mark and error.context_mark.line != line:
+                message += f" that begins in line {error.context_mark.line + 1}"
+            for jargon, plain in _PLAIN_WORDS:
+                message = message.replace(jargon, plain)
         self.faults.append(Fault("yaml-syntax", message, self._place(line, column)))
 
     def _hint(self, problem: str, context: str, line: int, column: int) -> str:
-        """The next step for the slips that are common."""
+        """What to say of the slips that are common; empty for the others."""
         text = self.lines[line] if line < len(self.lines) else ""
         found = text[column : column + 1]
         if "any token" in problem and found == "\t":
-            return "; indent with spaces, not with tabs"
+            return "a tab cannot indent; use spaces"
         if "any token" in problem and found:
-            return f"; quote a value that begins with {found}"
+            return f"a value that begins with {found} needs quotes"
         if context == "scanning an alias":
-            return "; quote a value that begins with *"
+            return "a value that begins with * needs quotes"
         if "mapping values" in problem:
-            return "; quote a value that holds ': ', and check the indentation"
+            return "': ' cannot stand here; quote the value, or check the indentation"
         return ""
 
     # ---------------------------------------------------------------- places
@@ -340,6 +360,33 @@ def _scalar(event: Any) -> Scalar:
         return float(text)
     if _INFINITE.fullmatch(text) or text in (".nan", ".NaN", ".NAN"):
         return float(text.replace(".", "", 1))
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what this reader would not take for text, and writes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: Any, text: str) -> Any:
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+for _pattern in (_OCTAL, _HEX, _FLOAT):
+    _Dumper.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(rf"({_pattern.pattern})$", re.ASCII),
+        list("-+.0123456789"),
+    )
+
+
+def write(data: Any) -> str:
+    """`data` as YAML that `read` takes for the same."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text
 
 
