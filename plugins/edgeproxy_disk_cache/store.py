@@ -130,11 +130,14 @@ class Index:
         try:
             yield connection
         finally:
-            with self._lock:
-                if not self._is_closed:
-                    self._idle.append(connection)
-            if self._is_closed:
-                connection.close()
+            self._give_back(connection)
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._idle.append(connection)
+                return
+        connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
