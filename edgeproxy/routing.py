@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
 import re2
 
 from edgeproxy.errors import ClientError
@@ -64,7 +65,7 @@ class _Node[R]:
 
 
 class RouteIndex[R]:
-    """All routes of a plan (`R` is what a route is). Candidates come out in the order of the policy: first match wins."""
+    """All routes of a plan, in the order of the policy: first match wins."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Node[R]] = {}  # "" for any, "example.org", "*.example.org"
