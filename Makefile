@@ -60,6 +60,7 @@ docs: $(READY) ## build the documentation into build/site/
 
 $(SITE): $(shell find docs policies -type f ! -name '*.pyc' 2>/dev/null) $(wildcard *.md) | $(READY)
 	@echo "docs: building build/site"
+	@rm -rf build/demo-cache  # after a publish, nothing old is shown
 	@$(PY) -m sphinx -q -b dirhtml -d build/doctrees docs build/site
 	@touch $@
 
