@@ -1,0 +1,839 @@
+"""The HTTP/1.1 front on the public port: reads every request once, strictly, and bounds it.
+
+What passes goes to the core in canonical form through an in-memory stream, one per client
+connection; the next request follows when the answer to the one before is complete. What does not
+pass gets a short answer and a close that lets the client read it. The front never forwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import math
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, cast
+
+from edgeproxy.engine.message import (
+    CONTINUE,
+    LAST_CHUNK,
+    Body,
+    ChunkedBody,
+    FixedBody,
+    RequestHead,
+    RequestReader,
+    ResponseHead,
+    body_of,
+    frame,
+    parse_response_head,
+)
+from edgeproxy.engine.pipe import PipeEnd
+from edgeproxy.errors import ClientError
+from edgeproxy.policy.model import Limits
+
+log = logging.getLogger("edgeproxy.front")
+
+HELD_BODY_BYTES = 16 * 1024
+"""The core sees a request once so much of its body is there and good, or all of it."""
+
+READ_AHEAD_BYTES = 64 * 1024
+"""Bytes of later requests kept while one is under way; reading pauses above."""
+
+LINGER_S = 2.0
+"""How long a client may take to read the last answer and close (RFC 9112, section 9.6)."""
+
+UNSENT_BYTES = 128 * 1024  # that the kernel holds for a client before we do
+MAX_LINGERING = 256  # connections over the caps that are closed gently; more are just closed
+MAX_RESPONSE_HEAD_BYTES = 256 * 1024
+MAX_INTERIM_RESPONSES = 16
+ACCEPT_RETRY_S = 0.9  # asyncio accepts again after 1 s
+
+_NEVER = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a client connection: socket addresses as Python gives them."""
+
+    peername: Any
+    sockname: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FrontSettings:
+    """What the policy in force says about the front."""
+
+    limits: Limits
+    encoded_slashes: bool = False
+
+
+Connect = Callable[[Peer], PipeEnd]
+"""Opens a stream to the core for one client connection, and returns the front's end of it."""
+
+
+class Front:
+    """The listeners of one process and their connections.
+
+    `settings` is asked for every connection and every request, so that a reload takes effect.
+    `refused` counts refusals by status and reason.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        settings: Callable[[], FrontSettings],
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.connect = connect
+        self.settings = settings
+        self.now = now
+        self.refused: Counter[tuple[int, str]] = Counter()
+        self.is_stopping = False
+        self._servers: list[asyncio.Server] = []
+        self._open: set[_Connection] = set()
+        self._turned_away: set[_Connection] = set()
+        self._per_client: Counter[str] = Counter()
+        self._all_closed = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """Client connections open now, without those turned away."""
+        return len(self._open)
+
+    async def listen(
+        self, host: str, port: int, *, reuse_port: bool = False, backlog: int = 1024
+    ) -> tuple[str, int]:
+        """Serve on this address too; returns the address bound, with the port chosen for 0."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        # With the protocol named, asyncio sets TCP_NODELAY on what it accepts.
+        sock = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else megabytes may wait in the kernel
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            sock.setblocking(False)
+            sock.bind(address)
+            server = await loop.create_server(lambda: _Connection(self), sock=sock, backlog=backlog)
+        except BaseException:
+            sock.close()
+            raise
+        self._servers.append(server)
+        bound = sock.getsockname()
+        return bound[0], bound[1]
+
+    async def stop(self, timeout_s: float) -> None:
+        """Stop accepting, close idle connections, let requests under way finish, then abort."""
+        self.is_stopping = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self._open):
+            connection.close_if_idle()
+        for timeout in (timeout_s, 1.0):
+            if self._open or self._turned_away:
+                self._all_closed.clear()
+                try:
+                    async with asyncio.timeout(timeout):
+                        await self._all_closed.wait()
+                except TimeoutError:
+                    for connection in (*self._open, *self._turned_away):
+                        connection.abort()
+        for server in self._servers:
+            await server.wait_closed()
+
+    # Called by connections.
+
+    def admit(self, connection: _Connection, client: str) -> str | None:
+        """Count a new connection in; the reason if it has to be turned away."""
+        limits = self.settings().limits
+        if len(self._open) >= limits.connections:
+            reason = "too many connections"
+        elif self._per_client[client] >= limits.connections_per_client:
+            reason = "too many connections of one client"
+        else:
+            self._open.add(connection)
+            self._per_client[client] += 1
+            return None
+        self._turned_away.add(connection)
+        return reason
+
+    @property
+    def may_linger(self) -> bool:
+        """Whether a connection that was turned away may stay open until its client has read why."""
+        return len(self._turned_away) <= MAX_LINGERING
+
+    def forget(self, connection: _Connection, client: str) -> None:
+        """Count a closed connection out."""
+        if connection in self._open:
+            self._open.remove(connection)
+            self._per_client[client] -= 1
+            if not self._per_client[client]:
+                del self._per_client[client]
+        self._turned_away.discard(connection)
+        if not self._open and not self._turned_away:
+            self._all_closed.set()
+
+    def count_refusal(self, peername: Any, status: int, reason: str) -> None:
+        self.refused[status, reason] += 1
+        log.info("refused: %d, %s", status, reason, extra={"client": peername, "status": status})
+
+
+class _Listener(socket.socket):
+    """A listening socket that reports a lack of descriptors once, not for the whole backlog.
+
+    asyncio goes on to accept after EMFILE, and logs and schedules a retry for every attempt.
+    """
+
+    _failed_s = -math.inf
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                failed_s, self._failed_s = self._failed_s, time.monotonic()
+                if self._failed_s - failed_s < ACCEPT_RETRY_S:
+                    raise BlockingIOError(errno.EAGAIN, "no descriptors") from error
+            raise
+
+
+def client_key(peername: Any) -> str:
+    """What connections are counted by: an IPv4 address, or the /64 of an IPv6 address."""
+    try:
+        address = ipaddress.ip_address(str(peername[0]).partition("%")[0])
+    except (ValueError, TypeError, IndexError):
+        return ""
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(address) >> 64 << 64))
+
+
+def _answer(error: ClientError, *, with_body: bool = True) -> bytes:
+    """A short answer of our own, the last one on its connection."""
+    phrase = HTTPStatus(error.status).phrase
+    body = f"{error.status} {phrase}: {error.reason}\n".encode("ascii")
+    lines = [
+        f"HTTP/1.1 {error.status} {phrase}",
+        f"Date: {formatdate(usegmt=True)}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        *(f"{name}: {value}" for name, value in error.headers),
+        "Connection: close",
+        "\r\n",
+    ]
+    return "\r\n".join(lines).encode("ascii") + (body if with_body else b"")
+
+
+class _Connection(asyncio.Protocol):
+    """One client connection: at most one request under way, `_head`; its answer, `_answer`."""
+
+    __slots__ = (
+        "_answer",
+        "_answer_body",
+        "_answer_closes",
+        "_body",
+        "_body_bytes",
+        "_body_paused_s",
+        "_body_since_s",
+        "_client",
+        "_core",
+        "_core_is_full",
+        "_discarding",
+        "_eof",
+        "_front",
+        "_gone",
+        "_head",
+        "_held",
+        "_held_bytes",
+        "_interim",
+        "_is_serving",
+        "_paused_at_s",
+        "_peer",
+        "_read_deadline_s",
+        "_reader",
+        "_reading_is_paused",
+        "_response_buffer",
+        "_send_deadline_s",
+        "_send_left",
+        "_settings",
+        "_timer",
+        "_timer_at_s",
+        "_transport",
+        "_tunnel",
+        "_waits_for",
+        "_writing_is_paused",
+    )
+
+    _transport: asyncio.Transport
+    _peer: Peer
+    _settings: FrontSettings
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._client = ""
+        self._reader = RequestReader()
+        self._core: PipeEnd | None = None
+        # The request under way.
+        self._head: RequestHead | None = None
+        self._body: Body | None = None  # while it is incomplete
+        self._held: list[bytes] | None = None  # not yet given to the core
+        self._held_bytes = 0
+        self._body_bytes = 0
+        self._body_since_s = 0.0
+        self._body_paused_s = 0.0
+        # Its answer.
+        self._response_buffer = b""
+        self._answer: ResponseHead | None = None
+        self._answer_body: Body | None = None
+        self._answer_closes = False
+        self._interim = 0
+        # The connection.
+        self._tunnel = False
+        self._discarding = False  # the last answer is written
+        self._eof = False
+        self._gone = False
+        self._is_serving = False
+        self._core_is_full = False
+        self._reading_is_paused = False
+        self._writing_is_paused = False
+        self._paused_at_s = 0.0
+        # Deadlines.
+        self._waits_for = "idle"
+        self._read_deadline_s = _NEVER
+        self._send_deadline_s = _NEVER
+        self._send_left = 0  # bytes, when the deadline was set
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = _NEVER
+
+    # ------------------------------------------------------ from the client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._peer = Peer(
+            transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        )
+        self._client = client_key(self._peer.peername)
+        self._settings = self._front.settings()
+        reason = self._front.admit(self, self._client)
+        if self._front.is_stopping:
+            self._close_now()
+        elif reason is None:
+            self._expect("idle", self._settings.limits.idle_timeout)
+        else:
+            self._turn_away(reason)
+
+    def _turn_away(self, reason: str) -> None:
+        self._front.count_refusal(self._peer.peername, 503, reason)
+        self._transport.write(_answer(ClientError(503, reason)))
+        if self._front.may_linger:
+            self._finish()
+        else:
+            self._close_now()
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarding:
+            return
+        if self._body is not None:
+            self._take_body(data)
+        elif self._tunnel:
+            self._touch_tunnel()
+            if self._core is not None:
+                self._core.write(data)
+            return
+        else:
+            reader = self._reader
+            reader.buffer = reader.buffer + data if reader.buffer else data
+        if self._head is None:
+            self._serve()
+        if len(self._reader.buffer) > READ_AHEAD_BYTES:
+            self._pace_reading()
+
+    def eof_received(self) -> bool:
+        """The client writes no more; True keeps the connection for the answer."""
+        self._eof = True
+        if self._discarding:
+            return False
+        if self._tunnel:
+            self._drop_core()
+            self._close_now()
+            return False
+        if self._body is not None or (self._head is None and self._reader.buffer):
+            self._refuse(ClientError(400, "the request ends early"))
+        elif self._head is None:
+            self._close_now()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = self._discarding = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._drop_core(abort=True)
+        self._front.forget(self, self._client)
+
+    def pause_writing(self) -> None:
+        self._writing_is_paused = True
+        self._watch_sending()
+        if self._core is not None:
+            self._core.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writing_is_paused = False
+        if not self._discarding:
+            self._send_deadline_s = _NEVER
+        if self._core is not None:
+            self._core.resume_reading()
+        if self._head is None and not self._discarding:
+            self._serve()
+            self._pace_reading()
+
+    # ------------------------------------------------------------- requests
+
+    def _serve(self) -> None:
+        """Begin one request after the other for as long as each is answered at once."""
+        if self._is_serving:
+            return
+        self._is_serving = True
+        try:
+            while self._may_begin() and self._begin():
+                pass
+        finally:
+            self._is_serving = False
+        if self._eof and self._may_begin():
+            if self._reader.buffer:
+                self._refuse(ClientError(400, "the request ends early"))
+            else:
+                self._close_now()
+
+    def _may_begin(self) -> bool:
+        return self._head is None and not self._writing_is_paused and not self._discarding
+
+    def _begin(self) -> bool:
+        """Begin the next request; False if it is not all there, or refused."""
+        reader = self._reader
+        if not reader.buffer:
+            return False
+        self._settings = settings = self._front.settings()
+        try:
+            head = reader.next_head(settings.limits, encoded_slashes=settings.encoded_slashes)
+        except ClientError as error:
+            self._refuse(error)
+            return False
+        if head is None:
+            if reader.buffer and self._waits_for != "head":
+                self._expect("head", settings.limits.head_timeout)
+            return False
+        self._head = head
+        self._read_deadline_s = _NEVER
+        self._waits_for = "answer"
+        body = body_of(head, settings.limits)
+        if body is not None:
+            self._begin_body(head, body)
+        elif head.target == b"*":
+            self._answer_options(head)
+        else:
+            self._pass(head.serialise())
+        return True
+
+    def _begin_body(self, head: RequestHead, body: Body) -> None:
+        self._body = body
+        self._held = [head.serialise()]
+        self._held_bytes = self._body_bytes = 0
+        self._body_since_s = self._front.now()
+        self._body_paused_s = 0.0
+        self._expect("body", self._settings.limits.body_timeout)
+        if self._reader.buffer:
+            data, self._reader.buffer = self._reader.buffer, b""
+            self._take_body(data)
+        elif head.expects_continue:  # RFC 9110, section 10.1.1
+            self._transport.write(CONTINUE)
+
+    def _take_body(self, data: bytes) -> None:
+        body = self._body
+        assert body is not None
+        try:
+            part = body.feed(data)
+        except ClientError as error:
+            self._refuse(error)
+            return
+        if type(body) is ChunkedBody:
+            self._body_bytes += len(part)
+            part = frame(part) + LAST_CHUNK if body.done else frame(part)
+        else:
+            self._body_bytes += len(part)
+        if body.done:
+            self._reader.buffer = body.rest
+            self._body = None
+            self._read_deadline_s = _NEVER
+            self._waits_for = "answer"
+        elif not self._keeps_pace():
+            return
+        self._pass_body(part)
+
+    def _pass_body(self, part: bytes) -> None:
+        if self._held is None:
+            if self._core is not None:
+                self._core.write(part)
+            return
+        self._held.append(part)
+        self._held_bytes += len(part)
+        if self._body is None or self._held_bytes > HELD_BODY_BYTES:
+            held, self._held = self._held, None
+            self._pass(b"".join(held))
+
+    def _keeps_pace(self) -> bool:
+        """Hold a body to its deadline and to its rate, not counting the time we did not read."""
+        limits = self._settings.limits
+        now = self._front.now()
+        late_s = now - self._body_since_s - self._body_paused_s - limits.body_timeout
+        if late_s > 0 and self._body_bytes < late_s * limits.body_rate:
+            self._refuse(ClientError(408, "the body comes too slowly"))
+            return False
+        self._expect("body", limits.body_timeout)
+        return True
+
+    def _pass(self, data: bytes) -> None:
+        """Give the core the request, over a new stream if there is none."""
+        if self._core is None:
+            try:
+                core = self._front.connect(self._peer)
+            except Exception:
+                log.exception("the core takes no stream")
+                self._fail("the request could not be processed")
+                return
+            self._core = core
+            if self._writing_is_paused:
+                core.pause_reading()
+            core.receive(self)
+        self._core.write(data)
+
+    def _answer_options(self, head: RequestHead) -> None:
+        """`OPTIONS *` asks about the server as a whole (RFC 9110, section 9.3.7)."""
+        date = f"Date: {formatdate(usegmt=True)}".encode("ascii")
+        answer = ResponseHead(204, b"No Content", [date])
+        self._send_head(head, answer)
+
+    # --------------------------------------------------------- from the core
+
+    def pipe_data(self, data: bytes) -> None:
+        if self._tunnel:
+            self._touch_tunnel()
+            self._transport.write(data)
+        elif self._answer_body is not None:
+            self._relay_body(self._answer_body, data)
+        elif self._head is None or self._held is not None:
+            log.warning("the core wrote without a request; its stream is closed")
+            self._drop_core(abort=True)
+        else:
+            self._relay_head(self._head, self._response_buffer + data)
+
+    def pipe_ended(self) -> None:
+        self._drop_core()
+        if self._tunnel:
+            self._finish()
+        elif self._head is not None and self._held is None and not self._discarding:
+            self._fail("the core ended before its answer did")
+
+    def pipe_full(self) -> None:
+        self._core_is_full = True
+        self._pace_reading()
+
+    def pipe_ready(self) -> None:
+        self._core_is_full = False
+        self._pace_reading()
+
+    def _relay_head(self, head: RequestHead, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            self._response_buffer = data
+            if len(data) > MAX_RESPONSE_HEAD_BYTES:
+                self._fail("the response head is too large")
+            return
+        self._response_buffer = b""
+        try:
+            answer = parse_response_head(data[:end])
+        except ValueError as error:
+            self._fail(str(error))
+            return
+        rest = data[end:]
+        if answer.status == 101:
+            self._open_tunnel(head, answer, rest)
+        elif answer.status < 200:
+            self._relay_interim(head, answer, rest)
+        elif answer.has_body(head.method) and answer.length is None and not answer.chunked:
+            self._fail("the response has no framing")
+        else:
+            self._send_head(head, answer, rest)
+
+    def _relay_interim(self, head: RequestHead, answer: ResponseHead, rest: bytes) -> None:
+        """RFC 9110, section 15.2. 100 is ours to send; HTTP/1.0 clients know none."""
+        self._interim += 1
+        if self._interim > MAX_INTERIM_RESPONSES:
+            self._fail("too many interim responses")
+            return
+        if head.minor == 1 and answer.status != 100:
+            self._transport.write(answer.serialise())
+        if rest:
+            self._relay_head(head, rest)
+
+    def _send_head(self, head: RequestHead, answer: ResponseHead, rest: bytes = b"") -> None:
+        """Write the head with framing and Connection of our own, and what is there of the body."""
+        self._answer = answer
+        body: Body | None = None
+        own: list[bytes] = []
+        closes = (
+            not head.keep_alive
+            or self._body is not None
+            or self._front.is_stopping
+            or (self._eof and not self._reader.buffer)
+        )
+        if not answer.has_body(head.method):
+            if answer.length is not None and answer.status != 204:
+                own = [b"Content-Length: %d" % answer.length]
+        elif answer.chunked:
+            body = ChunkedBody(_UNBOUNDED)
+            if head.minor == 1:
+                own = [b"Transfer-Encoding: chunked"]
+            else:  # RFC 9112, section 6.1: the close ends the body
+                closes = True
+        else:
+            own = [b"Content-Length: %d" % (answer.length or 0)]
+            body = FixedBody(answer.length or 0)
+        if closes:
+            own.append(b"Connection: close")
+        elif head.minor == 0:
+            own.append(b"Connection: keep-alive")
+        self._answer_closes = closes
+        text = answer.serialise(*own)
+        if body is None or body.done:
+            self._transport.write(text)
+            self._end_answer(rest)
+        else:
+            self._answer_body = body
+            self._relay_body(body, rest, text)
+
+    def _relay_body(self, body: Body, data: bytes, before: bytes = b"") -> None:
+        try:
+            part = body.feed(data) if data else b""
+        except ClientError:
+            self._fail("the response is framed badly")
+            return
+        if type(body) is ChunkedBody and self._head is not None and self._head.minor == 1:
+            part = frame(part) + LAST_CHUNK if body.done else frame(part)
+        if before:
+            part = before + part
+        if part:
+            self._transport.write(part)
+        if body.done:
+            self._end_answer(body.rest)
+
+    def _end_answer(self, rest: bytes) -> None:
+        """The answer is complete: close, or go on to the next request."""
+        self._head = self._answer = self._answer_body = None
+        self._interim = 0
+        if rest:
+            log.warning("the core wrote more than its answer; its stream is closed")
+            self._drop_core(abort=True)
+        if self._answer_closes or self._front.is_stopping:
+            self._finish()
+            return
+        self._expect("idle", self._settings.limits.idle_timeout)
+        if self._reading_is_paused:
+            self._pace_reading()
+        if self._reader.buffer or self._eof:
+            self._serve()
+
+    def _open_tunnel(self, head: RequestHead, answer: ResponseHead, rest: bytes) -> None:
+        """Join both sides after a WebSocket handshake (RFC 6455), until either ends."""
+        if not head.is_websocket:
+            self._fail("the core switched protocols unasked")
+            return
+        own = (b"Connection: Upgrade", b"Upgrade: websocket")
+        self._transport.write(answer.serialise(*own) + rest)
+        self._tunnel = True
+        self._touch_tunnel()
+        early, self._reader.buffer = self._reader.buffer, b""
+        if self._core is not None:
+            self._core.write(early)
+        self._pace_reading()
+        if self._eof:
+            self._drop_core()
+            self._close_now()
+
+    def _touch_tunnel(self) -> None:
+        self._expect("tunnel", self._settings.limits.idle_timeout)
+
+    # ------------------------------------------------------------ the ending
+
+    def _refuse(self, error: ClientError) -> None:
+        """Answer `error` if no answer has begun, and close."""
+        self._front.count_refusal(self._peer.peername, error.status, error.reason)
+        self._end_with(error)
+
+    def _fail(self, reason: str) -> None:
+        """The core gave no usable answer: 502, or a visible truncation if one has begun."""
+        log.warning("no answer from the core: %s", reason, extra={"client": self._peer.peername})
+        self._end_with(ClientError(502, "no answer could be had"))
+
+    def _end_with(self, error: ClientError) -> None:
+        if self._discarding:
+            return
+        if self._answer is not None or self._tunnel:
+            self.abort()
+            return
+        method = self._head.method if self._head else self._reader.buffer[:5].rstrip(b" ")
+        self._transport.write(_answer(error, with_body=method != b"HEAD"))
+        self._drop_core(abort=True)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Close so that the client can read what was written (RFC 9112, section 9.6)."""
+        self._drop_core()
+        self._let_go()
+        if self._eof or self._transport.is_closing():
+            self._close_now()
+            return
+        self._expect("close", LINGER_S)
+        self._pace_reading()
+        self._transport.write_eof()
+
+    def _close_now(self) -> None:
+        """Close as soon as what was written is sent."""
+        self._let_go()
+        self._transport.close()
+
+    def _let_go(self) -> None:
+        """Take nothing more from the client, and bound the time it has to read."""
+        self._discarding = True
+        self._head = self._body = self._held = None
+        self._reader.buffer = b""
+        self._read_deadline_s = _NEVER
+        if self._transport.get_write_buffer_size():
+            self._watch_sending()
+
+    def _drop_core(self, *, abort: bool = False) -> None:
+        core, self._core = self._core, None
+        self._core_is_full = False
+        if core is not None and abort:
+            core.abort()
+        elif core is not None:
+            core.close()
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is under way or a last answer is being read."""
+        if self._head is None and not self._discarding:
+            self._drop_core()
+            self._close_now()
+
+    def abort(self) -> None:
+        """Close at once with a reset, so that no client takes what it has for the whole."""
+        self._let_go()
+        self._drop_core(abort=True)
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and not self._gone:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    # --------------------------------------------------------- pace and time
+
+    def _pace_reading(self) -> None:
+        """Read from the client unless the core or the read-ahead is full."""
+        if self._discarding or self._gone:
+            pause = False
+        elif self._body is not None or self._tunnel:
+            pause = self._core_is_full
+        else:
+            is_waiting = self._head is not None or self._writing_is_paused
+            pause = is_waiting and len(self._reader.buffer) > READ_AHEAD_BYTES
+        if pause == self._reading_is_paused or self._gone or self._eof:
+            return
+        self._reading_is_paused = pause
+        if pause:
+            self._transport.pause_reading()
+            self._paused_at_s = self._front.now()
+            self._read_deadline_s = _NEVER
+            return
+        self._transport.resume_reading()
+        if self._body is not None:
+            self._body_paused_s += self._front.now() - self._paused_at_s
+            self._expect("body", self._settings.limits.body_timeout)
+        elif self._tunnel and not self._discarding:
+            self._touch_tunnel()
+
+    def _watch_sending(self) -> None:
+        self._send_left = self._transport.get_write_buffer_size()
+        self._send_deadline_s = self._front.now() + self._settings.limits.send_timeout
+        self._set_timer(self._send_deadline_s)
+
+    def _is_reading_on(self) -> bool:
+        """Whether the client took what was to send at `body_rate` at least."""
+        self._send_deadline_s = _NEVER
+        left = self._transport.get_write_buffer_size()
+        limits = self._settings.limits
+        if left and self._send_left - left < limits.body_rate * limits.send_timeout:
+            return False
+        if left:
+            self._watch_sending()
+        return True
+
+    def _expect(self, what: str, within_s: float) -> None:
+        """Something must come from the client, or `_too_late` ends the wait for `what`."""
+        self._waits_for = what
+        self._read_deadline_s = deadline = self._front.now() + within_s
+        if deadline < self._timer_at_s:
+            self._set_timer(deadline)
+
+    def _set_timer(self, at_s: float) -> None:
+        """One timer per connection. It is not moved when a deadline is; it looks when it fires."""
+        if at_s >= self._timer_at_s:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at_s = at_s
+        delay_s = max(0.0, at_s - self._front.now())
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._check_deadlines)
+
+    def _check_deadlines(self) -> None:
+        self._timer = None
+        self._timer_at_s = _NEVER
+        now = self._front.now()
+        if now >= self._send_deadline_s and not self._is_reading_on():
+            self._front.count_refusal(self._peer.peername, 408, "the client does not read")
+            self.abort()
+        elif now >= self._read_deadline_s:
+            self._read_deadline_s = _NEVER
+            self._too_late()
+        if not self._gone:
+            next_s = min(self._read_deadline_s, self._send_deadline_s)
+            if next_s < _NEVER:
+                self._set_timer(next_s)
+
+    def _too_late(self) -> None:
+        if self._waits_for == "head":
+            self._refuse(ClientError(408, "the header section comes too slowly"))
+        elif self._waits_for == "body":
+            self._refuse(ClientError(408, "the body comes too slowly"))
+        elif self._waits_for == "close" and self._transport.get_write_buffer_size():
+            self._expect("close", LINGER_S)
+        else:
+            self._drop_core()
+            self._close_now()
+
+
+_UNBOUNDED = Limits.model_construct(
+    body_size=1 << 62, head_size=MAX_RESPONSE_HEAD_BYTES, head_fields=10_000
+)
