@@ -168,8 +168,8 @@ class Journeys:
             scheme="https" if flow.client_conn.tls else "http",
         )
         exchange = Exchange(request, peer)
-        path, mark, query = flow.request.path.partition("?")
-        request.query = query if mark else None
+        path, _, query = flow.request.path.partition("?")
+        request.query = query or None  # an empty one is not sent on, so no key may tell it apart
         try:
             request.path = normalise_path(path, encoded_slashes=plan.encoded_slashes)
         except ClientError as error:
