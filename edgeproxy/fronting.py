@@ -39,7 +39,7 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
     """The request as `origin` gets it: its own name, its base path, nothing of other hops."""
     request = exchange.request
     headers = request.headers.copy()
-    headers.remove("host", *HOP_BY_HOP, *_FORWARDED)
+    headers.remove("host", "content-length", *HOP_BY_HOP, *_FORWARDED)  # `Upstream` frames it
     if origin.static:
         headers.remove(*_PERSONAL)
     else:
@@ -89,11 +89,14 @@ def origin_path(path: str, origin: Origin) -> str:
 
 
 def public_path(path: str, origin: Origin) -> str:
-    """The inverse: `path` of the origin without its base."""
+    """The inverse: `path` of the origin without its base.
+
+    What is left begins with one slash: after two, browsers expect the name of a host.
+    """
     if origin.base == "/":
         return path
     if path.startswith(origin.base):
-        return "/" + path[len(origin.base) :]
+        return "/" + path[len(origin.base) :].lstrip("/\\")
     return "/" if path == origin.base.rstrip("/") else path
 
 
@@ -113,7 +116,8 @@ def settle_location(exchange: Exchange, response: Response, origin: Origin) -> N
     """Turn a redirect to the origin into one under the public name; others stay as they are.
 
     Raises UpstreamError for a redirect that would bring the visitor back to the same URL: the
-    loop that a custom domain set on Pages, or an http origin that insists on https, makes.
+    loop that a custom domain set on Pages, or an http origin that insists on https, makes. Apps
+    redirect to themselves for good reasons: after a form, with a cookie, to https.
     """
     location = response.headers.get("location")
     if location is None or not 300 <= response.status < 400:
@@ -134,7 +138,12 @@ def settle_location(exchange: Exchange, response: Response, origin: Origin) -> N
         return
     path = public_path(parts.path or "/", origin) if is_origin else parts.path or "/"
     target = path if not parts.query else f"{path}?{parts.query}"
-    if target == request.target or (is_public and path == request.path):
+    if origin.static:
+        loops = target == request.target or (is_public and path == request.path)
+    else:
+        is_to_https = bool(host) and parts.scheme == "https" and origin.scheme == "http"
+        loops = is_origin and is_to_https and target == request.target
+    if loops:
         raise UpstreamError(origin.name, "proxy_loop_detected", loop_reason(location, origin))
     if is_origin:
         fragment = f"#{parts.fragment}" if parts.fragment else ""
