@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from edgeproxy.errors import Fault, Place, PluginError
 from edgeproxy.plugin import did_you_mean
 from edgeproxy.policy.installed import Broken, Installed
+from edgeproxy.policy.policy import Clause
 from edgeproxy.policy.source import Node, shown
 
 type Path = tuple[str | int, ...]  # keys and indexes, from the node that is checked
@@ -113,6 +114,14 @@ def plugin_fault(plugin: Installed, hook: str, error: BaseException, place: Plac
         return Fault("bad-value", sentence(error), place)
     failure = PluginError(plugin.name, hook, f"{type(error).__name__}: {error}")
     return Fault("plugin-failed", str(failure), place)
+
+
+def compile_fault(clause: Clause, error: Exception) -> Fault:
+    """The fault of a match key whose `compile` raised, at the key's value."""
+    plugin = clause.plugin
+    cls = type(plugin.instance)
+    entry = Installed(plugin.name, lambda: cls, plugin.distribution.partition(" ")[0])
+    return plugin_fault(entry, f"{clause.key}.compile", error, clause.place)
 
 
 def sentence(error: BaseException) -> str:

@@ -62,7 +62,10 @@ class Installed:
             return Broken(f"{type(error).__name__}: {error}")
         if not (isinstance(found, type) and issubclass(found, Plugin)):
             return Broken(f"{found!r} is not a subclass of edgeproxy.api.Plugin")
-        reason = _misdeclared(found)
+        try:
+            reason = _misdeclared(found)
+        except Exception as error:
+            reason = f"its class declares nonsense: {type(error).__name__}: {error}"
         return Broken(reason) if reason else found
 
 

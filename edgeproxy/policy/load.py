@@ -63,7 +63,10 @@ def _load(
 ) -> Policy:
     names = tuple(name for name, _ in files)
     faults: list[Fault] = []
-    root = merged(read_all(files), faults)
+    try:
+        root = merged(read_all(files), faults)
+    except PolicyError as error:
+        raise PolicyError(_in_order(error.faults, names)) from None
     words = learn(installed() if registry is None else registry, root, faults)
     routes = expand(root, words, faults)
     policy = _Binder(root, words, env, reuse or {}, faults).policy(routes, names)

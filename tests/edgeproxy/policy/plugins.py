@@ -185,7 +185,7 @@ def registry() -> Registry:
             Installed("acme_text", lambda: "no class", **acme),  # type: ignore[arg-type]
             Installed("acme_crash", crash, **acme),  # type: ignore[arg-type]
             Installed("acme_graph", missing("graphlib2"), **acme),  # type: ignore[arg-type]
-            Installed("twice", lambda: Moody, "acme-edge", "2.0"),
-            Installed("twice", lambda: Moody, "other-edge", "3.1"),
+            Installed("acme_twice", lambda: Moody, "acme-edge", "2.0"),
+            Installed("acme_twice", lambda: Moody, "other-edge", "3.1"),
         ]
     )

@@ -82,6 +82,10 @@ class WrongSection(Plugin):
     section = "limits.x"
 
 
+class Nonsense(Plugin):
+    matchers: ClassVar[Any] = 5
+
+
 def raises(error: BaseException) -> Any:
     def find() -> object:
         raise error
@@ -96,6 +100,7 @@ def raises(error: BaseException) -> Any:
         (lambda: WrongMatcher, "its match key 'x' is not a subclass of edgeproxy.api.Matcher"),
         (lambda: WrongFilter, "its filter 'x' is not a subclass of edgeproxy.api.Filter"),
         (lambda: WrongSection, "its section 'limits.x' is neither a key"),
+        (lambda: Nonsense, "its class declares nonsense: AttributeError"),
         (lambda: Plugin(), "is not a subclass of edgeproxy.api.Plugin"),
         (lambda: dict, "is not a subclass of edgeproxy.api.Plugin"),
         (raises(SyntaxError("oh")), "SyntaxError: oh"),

@@ -7,6 +7,7 @@ from pydantic import RootModel
 
 from edgeproxy.errors import PolicyError
 from edgeproxy.plugin import Config, Matcher, Plugin
+from edgeproxy.policy.faults import compile_fault
 from edgeproxy.policy.installed import Installed, Registry
 from edgeproxy.policy.load import load, parse
 from edgeproxy.policy.source import write
@@ -353,3 +354,19 @@ def test_evil_pattern_is_taken_or_refused_at_once(registry: Registry) -> None:
         "^(([a-z])+.)+[A-Z]([a-z])+$",
     ):
         parse(f"{ONE}routes: [{{name: a, match: {{path: {{regex: '{pattern}'}}}}}}]", "p", registry)
+
+
+def test_match_key_that_cannot_be_compiled_is_a_fault_at_its_value(
+    registry: Registry, env: Mapping[str, str]
+) -> None:
+    clause = parse(RICH, "p", registry, env=env).routes[1].matches[0].clauses[0]
+    missing = compile_fault(clause, ImportError("No module named 'jwt'", name="jwt.api"))
+    assert str(missing).startswith(
+        "p:24:24: plugin 'acme_auth' needs jwt, which is not installed; "
+        "run: pip install 'acme-edge[jwt]' [missing-extra]"
+    )
+    assert compile_fault(clause, ValueError("no such realm")).message == "no such realm"
+    crash = compile_fault(clause, KeyError("x"))
+    assert (crash.code, crash.message) == (
+        "plugin-failed", "plugin 'acme_auth' failed in signed.compile: KeyError: 'x'"
+    )  # fmt: skip
