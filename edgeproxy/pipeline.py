@@ -108,6 +108,7 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
         else:
             exchange.cache_status = "edgeproxy; fwd=bypass"
             response = await forward(request)
+        settle_location(exchange, response, origin)
     except UpstreamError as error:
         exchange.cache_status = exchange.cache_status or "edgeproxy; fwd=miss"
         recovered = await first(plan, route.phases.recover, exchange, error)
@@ -115,7 +116,6 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
             raise
         exchange.error = str(error)
         return recovered
-    settle_location(exchange, response, origin)
     return response
 
 
