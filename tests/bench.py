@@ -30,7 +30,6 @@ HIT_POLICY = """\
 version: 1
 trusted_proxies: [127.0.0.1/32]
 origins: {{site: {{url: "{origin}"}}}}
-geo: {{}}
 experiments: {{hero: {{weights: {{control: 50, bold: 50}}}}}}
 cache: {{rules: {{html: {{ttl: 1h}}}}}}
 routes:

@@ -26,7 +26,7 @@ from edgeproxy.policy.longform import LongMatch, LongRoute, expand
 from edgeproxy.policy.model import MatchCore, PolicyCore, RouteCore
 from edgeproxy.policy.policy import BoundFilter, Clause, LoadedPlugin, Match, Policy, Route
 from edgeproxy.policy.source import Entry, Node
-from edgeproxy.policy.vocabulary import Known, Vocabulary, learn
+from edgeproxy.policy.vocabulary import Known, Vocabulary, follow, learn
 
 
 def load(
@@ -69,6 +69,7 @@ def _load(
         raise PolicyError(_in_order(error.faults, names)) from None
     words = learn(installed() if registry is None else registry, root, faults)
     routes = expand(root, words, faults)
+    follow(words, root)
     policy = _Binder(root, words, env, reuse or {}, faults).policy(routes, names)
     if faults or policy is None:
         raise PolicyError(_in_order(faults, names))

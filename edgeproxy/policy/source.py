@@ -58,6 +58,17 @@ class Node:
             return [node.plain() for node in self.value]
         return self.value
 
+    def scalars(self) -> Iterator[Node]:
+        """Every scalar below, in file order."""
+        if isinstance(self.value, dict):
+            for entry in self.value.values():
+                yield from entry.node.scalars()
+        elif isinstance(self.value, list):
+            for node in self.value:
+                yield from node.scalars()
+        else:
+            yield self
+
     @property
     def block(self) -> dict[str, Entry]:
         """The entries; none if this is not a block."""

@@ -6,6 +6,7 @@ First-party plugins need no naming. Those of other distributions are an allow-li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,6 +133,27 @@ def learn(registry: Registry, root: Node, faults: list[Fault]) -> Vocabulary:
         if place is not None:
             faults.append(unusable(entry, place))
     return words
+
+
+_FACT = re.compile(r"""(?:\$\{|facts\[\s*["'])([a-z0-9_]+)\.""")
+
+
+def follow(words: Vocabulary, root: Node) -> None:
+    """Use the plugins that others lead to: by a fact that `root` reads, or because they need it."""
+    by_name = {plugin.name: plugin for plugin in words.known}
+    for node in root.scalars():
+        for name in _FACT.findall(node.value) if isinstance(node.value, str) else ():
+            if name in by_name:
+                by_name[name].use(node.place)
+    waiting = [plugin for plugin in words.known if plugin.used is not None]
+    while waiting:
+        plugin = waiting.pop()
+        for name in plugin.cls.needs:
+            needed = by_name.get(name)
+            if needed is not None and needed.used is None:
+                assert plugin.used is not None
+                needed.use(plugin.used)
+                waiting.append(needed)
 
 
 def _listed(registry: Registry, root: Node, faults: list[Fault]) -> dict[str, Place]:
