@@ -29,6 +29,9 @@ from edgeproxy.routing import find
 
 log = logging.getLogger("edgeproxy")
 
+MAX_FAILURES = 20  # in a row, of a hook whose failure does not end a request
+PAUSE_S = 30  # for which it is then left out
+
 _CACHED_METHODS = ("GET", "HEAD")
 
 
@@ -237,6 +240,8 @@ async def run(plan: Plan, hook: Hook, expected: type[Any], *arguments: Any) -> A
     Whatever it raises becomes a PluginError, unless it is one of edgeproxy's own failures, which
     a hook may raise on purpose. A failure that does not matter to the client is logged.
     """
+    if hook.failures >= MAX_FAILURES and time.monotonic() < hook.paused_until_s:
+        return None
     try:
         result = hook.call(*arguments)
         if inspect.isawaitable(result):
@@ -248,6 +253,7 @@ async def run(plan: Plan, hook: Hook, expected: type[Any], *arguments: Any) -> A
         return failed(hook, f"{type(error).__name__}: {error}", error)
     if result is not None and not isinstance(result, expected):
         return failed(hook, f"returned {type(result).__name__}, not {expected.__name__} or None")
+    hook.failures = 0
     return result
 
 
@@ -258,3 +264,7 @@ def failed(hook: Hook, reason: str, cause: Exception | None = None) -> None:
         log.error("%s", error, exc_info=cause)
         raise error from cause
     log.error("%s; the request goes on", error, exc_info=cause)
+    hook.failures += 1
+    if hook.failures >= MAX_FAILURES:
+        hook.paused_until_s = time.monotonic() + PAUSE_S
+        log.error("%s of plugin %r is left out for %d s", hook.phase, hook.plugin, PAUSE_S)

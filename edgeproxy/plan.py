@@ -32,14 +32,20 @@ PHASES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hook:
-    """One plugin's function for one phase. `closed` tells whether its failure ends the request."""
+    """One plugin's function for one phase. `closed` tells whether its failure ends the request.
+
+    One whose failure does not is left out for a while once it has failed many times in a row:
+    `failures` counts them, `paused_until_s` is a moment of the monotonic clock.
+    """
 
     call: Callable[..., Any]
     plugin: str
     phase: str
     closed: bool = True
+    failures: int = 0
+    paused_until_s: float = 0.0
 
 
 Phase = tuple[Hook, ...]

@@ -261,8 +261,9 @@ class Secret:
         return text.removesuffix("\n").removesuffix("\r")
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Secret) and self.reference == other.reference
-        return same and self.value == other.value
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return (self.reference, self.value) == (other.reference, other.value)
 
     def __hash__(self) -> int:
         return hash(self.reference)
