@@ -10,7 +10,7 @@ from edgeproxy.errors import Fault
 from edgeproxy.plugin import did_you_mean
 from edgeproxy.policy.model import MatchCore, RouteCore
 from edgeproxy.policy.source import Entry, Node, near, shown
-from edgeproxy.policy.vocabulary import Known, Vocabulary
+from edgeproxy.policy.vocabulary import Vocabulary
 
 _TIER = ("memory_cache", "cache", "memory")  # the plugin and section that are on unless set
 
@@ -170,14 +170,15 @@ class _Routes:
         core: dict[str, Entry] = {}
         keys: dict[str, Entry] = {}
         for key, entry in node.value.items():
-            if entry.node.value is None or entry.node.value == []:
+            empty = entry.node.value is None or entry.node.value == []
+            if empty and key in self.words.match_keys:
                 # An empty value would quietly match everything, or nothing.
-                self.fault("bad-value", f"match key {shown(key)} has no value", entry.node)
+                self.fault("bad-value", f"match key {key!r} has no value", entry.node)
             elif key in MatchCore.model_fields:
                 core[key] = entry
             elif key in self.words.matchers:
                 keys[key] = entry
-                self._used_by(self.words.matchers[key][0], entry)
+                self.words.matchers[key][0].use(entry.key)
             else:
                 where = f"a match of {label}"
                 self.faults.append(self.words.unknown(key, entry.key, where, self.words.match_keys))
@@ -202,8 +203,5 @@ class _Routes:
 
     def _filter(self, key: str, entry: Entry) -> Entry:
         """A filter without settings has an empty block."""
-        self._used_by(self.words.filters[key][0], entry)
+        self.words.filters[key][0].use(entry.key)
         return Entry(entry.key, Node(entry.key, {})) if entry.node.value is None else entry
-
-    def _used_by(self, plugin: Known, entry: Entry) -> None:
-        plugin.use(entry.key)

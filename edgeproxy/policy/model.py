@@ -19,7 +19,7 @@ from edgeproxy.plugin import Config, Duration, Name, OneOrMany, OriginName, Size
 
 def _network(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a network; write for example '10.0.0.0/8'")
+        raise ValueError("a network is text such as 10.0.0.0/8")
     try:
         return ipaddress.ip_network(value)
     except ValueError:
@@ -83,6 +83,7 @@ class Limits(Config):
     body_rate: Size = "1KiB"  # type: ignore[assignment]  # a second, after the first body_timeout
     idle_timeout: Duration = "60s"  # type: ignore[assignment]  # between two requests
     send_timeout: Duration = "30s"  # type: ignore[assignment]  # for the client to take a write
+    answer_timeout: Duration = "6m"  # type: ignore[assignment]  # for our side to say anything
     hook_timeout: Duration = "10s"  # type: ignore[assignment]  # for one async hook of a plugin
     shutdown_timeout: Duration = "10s"  # type: ignore[assignment]  # for requests under way
     connections: int = Field(default=4096, ge=1)
@@ -112,6 +113,7 @@ def _regex(value: str) -> str:
         re2.compile(value, _RE2_OPTIONS)
     except re2.error as error:
         problem = error.args[0].decode("utf-8", "replace") if error.args else "unknown"
+        problem = problem if len(problem) <= 100 else f"{problem[:97]}..."
         raise _bad_pattern(f"RE2 does not take this pattern: {problem}") from None
     return value
 

@@ -9,6 +9,7 @@ refused before it has been built.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -317,7 +318,7 @@ class _Reader:
         if line > last or (line == last > 0 and not self.lines[last]):
             line = last if self.lines[last] else max(last - 1, 0)
             column = len(self.lines[line])
-        text = self.lines[line]
+        text = self.lines[line].replace("\t", " ")  # or else the caret would be off
         column = min(column, len(text))
         width = max(1, min(width, len(text) - column))
         return Place(self.file, line + 1, column + 1, width, text if len(text) <= MAX_SHOWN else "")
@@ -410,6 +411,8 @@ def shown(value: object) -> str:
             return "true" if value else "false"
         case str():
             return repr(value if len(value) <= 60 else value[:57] + "...")
+        case float() if not math.isfinite(value):
+            return f"{value}".replace("inf", ".inf").replace("nan", ".nan")
         case int() | float():
             return str(value)
         case dict():
