@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from edgeproxy import __version__, log, pages
 from edgeproxy.errors import PluginError, PolicyError
 
@@ -116,11 +114,12 @@ async def _serve(server: object) -> int:
 def _check(options: argparse.Namespace) -> int:
     from edgeproxy.plan import compile_plan
     from edgeproxy.policy.load import load
+    from edgeproxy.policy.source import write
 
     policy = load(options.policy)
     compile_plan(policy)
     if options.expand:
-        print(yaml.safe_dump(dict(policy.expanded), sort_keys=False, allow_unicode=True), end="")
+        print(write(policy.expanded), end="")
     else:
         routes = len(policy.routes)
         names = ", ".join(plugin.name for plugin in policy.plugins)

@@ -21,8 +21,9 @@ from edgeproxy.caching.config import CacheRule
 from edgeproxy.errors import Fault, PluginError, PolicyError
 from edgeproxy.hooks import Hooks
 from edgeproxy.http import Exchange, Fact, Origin, Target
+from edgeproxy.policy.faults import compile_fault
 from edgeproxy.policy.model import BackendRef, Limits, Network, OriginConfig
-from edgeproxy.policy.policy import LoadedPlugin, Policy
+from edgeproxy.policy.policy import Clause, LoadedPlugin, Policy
 from edgeproxy.policy.policy import Route as PolicyRoute
 from edgeproxy.routing import Candidate, RouteIndex, compile_path
 
@@ -113,10 +114,7 @@ def compile_plan(policy: Policy) -> Plan:
     index = RouteIndex[Route]()
     faults: list[Fault] = []
     for number, route in enumerate(policy.routes):
-        try:
-            _add_route(index, number, route, policy, phases)
-        except ValueError as error:
-            faults.append(Fault("bad-value", f"route {route.core.name!r}: {error}", route.place))
+        _add_route(index, number, route, policy, phases, faults)
     if faults:
         raise PolicyError(faults)
     tiers = [
@@ -162,7 +160,12 @@ def make_origin(name: str, spec: OriginConfig) -> Origin:
 
 
 def _add_route(
-    index: RouteIndex[Route], number: int, spec: PolicyRoute, policy: Policy, plugins: Phases
+    index: RouteIndex[Route],
+    number: int,
+    spec: PolicyRoute,
+    policy: Policy,
+    plugins: Phases,
+    faults: list[Fault],
 ) -> None:
     core = spec.core
     route = Route(
@@ -177,7 +180,7 @@ def _add_route(
         index.add(None, None, Candidate((number, 0), route, compile_path(None), (), frozenset()))
     turn = itertools.count()
     for match in spec.matches:
-        clauses = tuple(clause.matcher.compile(clause.plugin.instance) for clause in match.clauses)
+        clauses = _compile(match.clauses, faults)
         for path in match.core.path or (None,):
             candidate = Candidate(
                 order=(number, next(turn)),
@@ -190,6 +193,18 @@ def _add_route(
                 max_body_bytes=max((c.matcher.max_body_bytes for c in match.clauses), default=0),
             )
             index.add(match.core.host, path, candidate)
+
+
+def _compile(
+    clauses: Iterable[Clause], faults: list[Fault]
+) -> tuple[Callable[[Exchange], bool], ...]:
+    compiled = []
+    for clause in clauses:
+        try:
+            compiled.append(clause.matcher.compile(clause.plugin.instance))
+        except Exception as error:
+            faults.append(compile_fault(clause, error))
+    return tuple(compiled)
 
 
 def _backends(
