@@ -239,6 +239,19 @@ def _answer(error: ClientError, *, with_body: bool = True) -> bytes:
     return "\r\n".join(lines).encode("ascii") + (body if with_body else b"")
 
 
+def _framing(head: RequestHead, answer: ResponseHead) -> tuple[tuple[bytes, ...], Body | None]:
+    """The framing fields of `answer` to `head`, and what reads its body (RFC 9112, section 6)."""
+    if not answer.has_body(head.method):
+        if answer.length is None or answer.status == 204:  # RFC 9110, section 8.6
+            return (), None
+        return (b"Content-Length: %d" % answer.length,), None
+    if answer.chunked:  # a client of HTTP/1.0 knows no chunks: there the close ends the body
+        own = (b"Transfer-Encoding: chunked",) if head.minor == 1 else ()
+        return own, ChunkedBody(_UNBOUNDED)
+    length = answer.length or 0
+    return (b"Content-Length: %d" % length,), FixedBody(length)
+
+
 class _Connection(asyncio.Protocol):
     """One client connection: at most one request under way, `_head`; its answer, `_answer`."""
 
@@ -372,10 +385,10 @@ class _Connection(asyncio.Protocol):
             self._drop_core()
             self._close_now()
             return False
-        if self._body is not None or (self._head is None and self._reader.buffer):
+        if self._body is not None:
             self._refuse(ClientError(400, "the request ends early"))
-        elif self._head is None:
-            self._close_now()
+        else:
+            self._serve()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -438,8 +451,7 @@ class _Connection(asyncio.Protocol):
                 self._expect("head", settings.limits.head_timeout)
             return False
         self._head = head
-        self._read_deadline_s = _NEVER
-        self._waits_for = "answer"
+        self._expect("answer", settings.limits.answer_timeout)
         body = body_of(head, settings.limits)
         if body is not None:
             self._begin_body(head, body)
@@ -478,8 +490,7 @@ class _Connection(asyncio.Protocol):
         if body.done:
             self._reader.buffer = body.rest
             self._body = None
-            self._read_deadline_s = _NEVER
-            self._waits_for = "answer"
+            self._expect("answer", self._settings.limits.answer_timeout)
         elif not self._keeps_pace():
             return
         self._pass_body(part)
@@ -533,7 +544,10 @@ class _Connection(asyncio.Protocol):
         if self._tunnel:
             self._touch_tunnel()
             self._transport.write(data)
-        elif self._answer_body is not None:
+            return
+        if self._waits_for == "answer":
+            self._expect("answer", self._settings.limits.answer_timeout)
+        if self._answer_body is not None:
             self._relay_body(self._answer_body, data)
         elif self._head is None or self._held is not None:
             log.warning("the core wrote without a request; its stream is closed")
@@ -593,31 +607,18 @@ class _Connection(asyncio.Protocol):
     def _send_head(self, head: RequestHead, answer: ResponseHead, rest: bytes = b"") -> None:
         """Write the head with framing and Connection of our own, and what is there of the body."""
         self._answer = answer
-        body: Body | None = None
-        own: list[bytes] = []
-        closes = (
+        own, body = _framing(head, answer)
+        self._answer_closes = (
             not head.keep_alive
             or self._body is not None
             or self._front.is_stopping
             or (self._eof and not self._reader.buffer)
+            or (head.minor == 0 and type(body) is ChunkedBody)
         )
-        if not answer.has_body(head.method):
-            if answer.length is not None and answer.status != 204:
-                own = [b"Content-Length: %d" % answer.length]
-        elif answer.chunked:
-            body = ChunkedBody(_UNBOUNDED)
-            if head.minor == 1:
-                own = [b"Transfer-Encoding: chunked"]
-            else:  # RFC 9112, section 6.1: the close ends the body
-                closes = True
-        else:
-            own = [b"Content-Length: %d" % (answer.length or 0)]
-            body = FixedBody(answer.length or 0)
-        if closes:
-            own.append(b"Connection: close")
+        if self._answer_closes:
+            own += (b"Connection: close",)
         elif head.minor == 0:
-            own.append(b"Connection: keep-alive")
-        self._answer_closes = closes
+            own += (b"Connection: keep-alive",)
         text = answer.serialise(*own)
         if body is None or body.done:
             self._transport.write(text)
@@ -684,10 +685,10 @@ class _Connection(asyncio.Protocol):
         self._front.count_refusal(self._peer.peername, error.status, error.reason)
         self._end_with(error)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, status: int = 502) -> None:
         """The core gave no usable answer: 502, or a visible truncation if one has begun."""
         log.warning("no answer from the core: %s", reason, extra={"client": self._peer.peername})
-        self._end_with(ClientError(502, "no answer could be had"))
+        self._end_with(ClientError(status, "no answer could be had"))
 
     def _end_with(self, error: ClientError) -> None:
         if self._discarding:
@@ -765,7 +766,8 @@ class _Connection(asyncio.Protocol):
         if pause:
             self._transport.pause_reading()
             self._paused_at_s = self._front.now()
-            self._read_deadline_s = _NEVER
+            if self._waits_for != "answer":
+                self._read_deadline_s = _NEVER
             return
         self._transport.resume_reading()
         if self._body is not None:
@@ -791,7 +793,7 @@ class _Connection(asyncio.Protocol):
         return True
 
     def _expect(self, what: str, within_s: float) -> None:
-        """Something must come from the client, or `_too_late` ends the wait for `what`."""
+        """Something must come, or `_too_late` ends the wait for `what`."""
         self._waits_for = what
         self._read_deadline_s = deadline = self._front.now() + within_s
         if deadline < self._timer_at_s:
@@ -827,6 +829,10 @@ class _Connection(asyncio.Protocol):
             self._refuse(ClientError(408, "the header section comes too slowly"))
         elif self._waits_for == "body":
             self._refuse(ClientError(408, "the body comes too slowly"))
+        elif self._waits_for == "answer" and self._writing_is_paused:
+            self._expect("answer", self._settings.limits.answer_timeout)
+        elif self._waits_for == "answer":
+            self._fail("the core is silent", 504)
         elif self._waits_for == "close" and self._transport.get_write_buffer_size():
             self._expect("close", LINGER_S)
         else:

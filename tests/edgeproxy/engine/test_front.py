@@ -276,6 +276,16 @@ async def test_requests_wait_while_the_client_does_not_read() -> None:
         client.reset()
 
 
+async def test_half_closed_client_that_reads_late_gets_every_answer() -> None:
+    count = 20_000
+    async with place() as where:
+        client = await where.client(limit=1024)
+        client.send(b"OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n" * count)
+        client.writer.write_eof()
+        received = await client.all()
+        assert statuses(received) == [204] * count
+
+
 async def test_http_1_0_is_closed_after_the_answer() -> None:
     async with place() as where:
         client = await where.client()
@@ -666,6 +676,31 @@ async def test_unusable_answer_becomes_502(written: bytes) -> None:
         received = await client.all()
         assert statuses(received) == [502]
         assert b"\r\nConnection: close\r\n" in received
+
+
+@pytest.mark.parametrize("written", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+async def test_silent_core_gives_504(written: bytes) -> None:
+    async def handler(request: bytes, end: PipeEnd) -> None:
+        end.write(written)
+        await end.read(1)
+
+    async with place(handler, answer_timeout="100ms") as where:
+        client = await where.client()
+        client.send(GET)
+        assert statuses(await client.all())[-1] == 504
+        await asyncio.wait_for(where.core.ended.wait(), WAIT_S)
+
+
+async def test_core_that_falls_silent_in_its_answer_is_seen_as_truncation() -> None:
+    async def handler(request: bytes, end: PipeEnd) -> None:
+        end.write(OK[:-1])
+        await end.read(1)
+
+    async with place(handler, answer_timeout="100ms") as where:
+        client = await where.client()
+        client.send(GET)
+        with pytest.raises(ConnectionResetError):
+            await client.all()
 
 
 @pytest.mark.parametrize(
