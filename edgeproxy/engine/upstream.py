@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import select
 import ssl
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -22,6 +25,36 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_HEAD_FIELDS = 100
 
 _NO_BODY = (204, 304)
+
+_has_reused: ContextVar[bool] = ContextVar("_has_reused", default=False)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Hands out a resting connection only if nothing has come in on it: no bytes, not its end.
+
+    What came unasked would be taken for the answer to the next request, whoever sends it. A
+    request that is tried again because such a connection closed gets a new one.
+    """
+
+    async def _get(self, key: Any, traces: Any) -> Any:
+        if _has_reused.get():
+            return None
+        while (connection := await super()._get(key, traces)) is not None:
+            protocol = connection.protocol
+            if protocol is not None and not protocol.should_close and _is_quiet(protocol.transport):
+                _has_reused.set(True)
+                return connection
+            connection.close()
+        return None
+
+
+def _is_quiet(transport: asyncio.BaseTransport | None) -> bool:
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or sock.fileno() < 0:
+        return False
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLIN)
+    return not poller.poll(0)
 
 
 class Upstream:
@@ -51,6 +84,7 @@ class Upstream:
         if body.data is None and body.length is not None:
             headers["Content-Length"] = str(body.length)
         async with asyncio.timeout(origin.connect_timeout_s + origin.first_byte_timeout_s) as head:
+            _has_reused.set(False)
             if body.data is None:
                 head.reschedule(None)  # an upload takes as long as its client does
             response = await session.request(
@@ -67,7 +101,7 @@ class Upstream:
             )
         try:
             fields = _checked(origin, response)
-        except UpstreamError:
+        except BaseException:
             response.close()
             raise
         if request.method == "HEAD" or response.status in _NO_BODY:
@@ -89,7 +123,7 @@ class Upstream:
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
+                connector=_Connector(
                     limit=0,
                     limit_per_host=origin.max_connections,
                     ssl=_tls(origin.ca_file),
@@ -155,7 +189,7 @@ def _checked(origin: Origin, response: aiohttp.ClientResponse) -> Headers:
         raise UpstreamError(
             origin.name, "http_response_header_section_size", "its head is too large"
         )
-    if not 200 <= response.status <= 999 or response.version not in ((1, 1), (1, 0)):
+    if not 200 <= response.status <= 599 or response.version not in ((1, 1), (1, 0)):
         raise UpstreamError(origin.name, "http_protocol_error", f"status {response.status}")
     headers = Headers(raw)
     lengths = headers.get_all("content-length")
@@ -188,11 +222,14 @@ def _tls(ca_file: str | None) -> ssl.SSLContext:
 def _as_upstream_error(origin: Origin, error: Exception, *, body: bool = False) -> UpstreamError:
     """The error in the words of RFC 9209, section 2.3."""
     detail = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
+        detail = "its answer is not HTTP/1.1"  # its own text holds the URL and raw fields
     token, status = "http_protocol_error", 502
     if body and not isinstance(error, TimeoutError):
         token = "http_response_incomplete"
     elif isinstance(error, aiohttp.ConnectionTimeoutError):
         token, status = "connection_timeout", 504
+        detail = "no connection in time"
     elif isinstance(error, TimeoutError):
         token, status = "http_response_timeout", 504
         detail = "it did not answer in time"
