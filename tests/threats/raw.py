@@ -212,6 +212,14 @@ class Origin:
             for asked in read_canonical(bytes(link.received), self.authority)
         ]
 
+    async def hang_up(self) -> None:
+        """Close every connection there is, and return when they are closed."""
+        for link in self.links:
+            link.writer.close()
+        for link in self.links:
+            with suppress(ConnectionError):
+                await link.writer.wait_closed()
+
     def forget(self) -> None:
         """Begin to record anew."""
         for link in self.links:
@@ -274,9 +282,7 @@ class Answer:
         return [value for key, value in self.fields if key == name]
 
 
-async def send(
-    port: int, raw: bytes, *, half_close: bool = True, within_s: float = 10.0
-) -> bytes:
+async def send(port: int, raw: bytes, *, half_close: bool = True, within_s: float = 10.0) -> bytes:
     """All that comes back for `raw` until the proxy closes. TimeoutError if it does not."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     got = bytearray()

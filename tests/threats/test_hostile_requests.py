@@ -134,6 +134,7 @@ async def test_no_upgrade_is_relayed_that_the_route_does_not_allow() -> None:
     """Row 5. An origin that switches protocols unasked has failed, and is no tunnel."""
     switched = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: %b\r\nConnection: Upgrade\r\n\r\nraw"
     for protocol in (b"h2c", b"websocket", b"tcp"):
+
         async def act(link, protocol=protocol):  # type: ignore[no-untyped-def]
             await link.request()
             await link.send(switched % protocol)
