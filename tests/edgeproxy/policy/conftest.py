@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.errors import PolicyError
+from edgeproxy.plan import compile_plan
 from edgeproxy.policy.installed import Registry, installed
 from edgeproxy.policy.load import load
 from edgeproxy.policy.source import write
@@ -63,6 +64,7 @@ def check(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Check:
         own = first == b"# plugins: first-party"
         try:
             policy = load([path.name], installed() if own else registry, env=ENV)
+            compile_plan(policy)
         except PolicyError as error:
             return f"{error}\n", ""
         return "", write(policy.expanded)
