@@ -99,7 +99,7 @@ def current(path: Path) -> Instance | None:
 def is_current(path: Path, instance: Instance) -> bool:
     """Whether no other instance has taken its place, and the folder is still there."""
     try:
-        found = os.lstat(path / "current")
+        found = os.lstat(f"{path}/current")  # for every entry: a Path costs 10 us more
     except OSError:
         return False
     return (found.st_ino, found.st_mtime_ns) == instance.mark
