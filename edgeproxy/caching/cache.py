@@ -191,8 +191,8 @@ class Cache:
         trouble = self._backoff.trouble(errand.origin)
         if trouble is not None:
             limit_s = use.if_disconnected_s if trouble.is_disconnected else use.if_status_error_s
-            return stale_for_s <= max(limit_s, use.while_revalidating_s)
-        if stale_for_s > use.while_revalidating_s:
+            return stale_for_s < max(limit_s, use.while_revalidating_s)
+        if stale_for_s >= use.while_revalidating_s:
             return False
         if found.id not in self._flights:
             self._take_off(errand, found, Flight(errand.key, in_background=True))
@@ -558,7 +558,7 @@ class Cache:
     ) -> bool:
         stale_for_s = -_left_s(entry, rule, self._now())
         use = _stale_use(entry, rule)
-        return stale_for_s <= (use.if_disconnected_s if is_disconnected else use.if_status_error_s)
+        return stale_for_s < (use.if_disconnected_s if is_disconnected else use.if_status_error_s)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
