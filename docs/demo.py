@@ -33,8 +33,8 @@ SCREEN = """
     An A/B split: half of the visitors see the bold home page, and keep it by a cookie:
       curl -sI '{url}?hero=bold'
 
-    The cache: the second time, Cache-Status says hit:
-      curl -si {url}_static/logo.svg {url}_static/logo.svg | grep -i cache-status
+    The cache: the second answer is a hit:
+      for i in 1 2; do curl -si {url}_static/logo.svg | grep -i cache-status; done
 
     A page that moved, and header rules on the way out:
       curl -sI {url}manual/quick-start/
