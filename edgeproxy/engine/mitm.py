@@ -136,7 +136,7 @@ class Journeys:
             response = upstream_failed(exchange, error)
             data = response.body.data
         if data is None or response.tunnel:
-            self._through_pipe(flow, functools.partial(self._deliver, exchange, response))
+            self._through_pipe(flow, functools.partial(self._deliver_late, exchange, response))
             return
         if exchange.request.method != "HEAD" and response.status not in (204, 304):
             response.headers.set("content-length", str(len(data)))
@@ -193,6 +193,13 @@ class Journeys:
         exchange, response = await self._journey(flow, body)
         await self._deliver(exchange, response, far, rest=body)
 
+    async def _deliver_late(self, exchange: Exchange, response: Response, far: PipeEnd) -> None:
+        """Take the request that mitmproxy sends, which is answered already, and deliver."""
+        try:
+            await _Wire(far).until(b"\r\n\r\n")
+        finally:
+            await self._deliver(exchange, response, far)
+
     async def _deliver(
         self, exchange: Exchange, response: Response, far: PipeEnd, *, rest: Body | None = None
     ) -> None:
@@ -202,7 +209,7 @@ class Journeys:
         """
         try:
             if response.tunnel is not None:
-                await _splice(response, far)
+                await _splice(exchange, response, far)
             else:
                 await _write(exchange, response, far)
             if rest is not None and rest.data is None:
@@ -212,7 +219,8 @@ class Journeys:
             exchange.error = str(error)
             log.warning("request %s: %s", exchange.id, error)
         except (ConnectionError, asyncio.CancelledError):
-            exchange.error = exchange.error or "the client went away"
+            if response.tunnel is None:
+                exchange.error = exchange.error or "the client went away"
             raise
         finally:
             far.close()
@@ -254,7 +262,7 @@ async def _write(exchange: Exchange, response: Response, far: PipeEnd) -> None:
     await far.drain()
 
 
-async def _splice(response: Response, far: PipeEnd) -> None:
+async def _splice(exchange: Exchange, response: Response, far: PipeEnd) -> None:
     """Join a WebSocket's two ends until either closes."""
     assert response.tunnel is not None
     reader, writer = response.tunnel
@@ -269,6 +277,7 @@ async def _splice(response: Response, far: PipeEnd) -> None:
 
     async def inwards() -> None:
         while data := await reader.read(65536):
+            exchange.bytes_sent += len(data)
             far.write(data)
             await far.drain()
 
