@@ -162,8 +162,19 @@ class Upstream:
                 raise
         if status != 101 or (fields.get("upgrade") or "").lower() != "websocket":
             writer.close()
-            return Response.text(502, f"the origin refused the upgrade with {status}\n")
+            return _refused_upgrade(status, fields)
         return Response(101, fields, tunnel=(reader, writer))
+
+
+def _refused_upgrade(status: int, fields: Headers) -> Response:
+    """The origin's refusal, in its own fields but without its body, which is left unread."""
+    if not 300 <= status <= 599:
+        return Response.text(502, f"the origin answered the upgrade with {status}\n")
+    refusal = Response.text(status, f"the origin refused the upgrade with {status}\n")
+    framing = ("content-length", "transfer-encoding", "content-encoding", "content-type", "etag")
+    fields.remove(*framing)
+    refusal.headers.fields += fields.fields
+    return refusal
 
 
 def _parse_head(head: bytes) -> tuple[int, Headers]:
