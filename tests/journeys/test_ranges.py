@@ -1,0 +1,138 @@
+"""Ranges come from the page's own bytes, and freshness from what holds."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from typing import Any
+
+import aiohttp
+import pytest
+
+from edgeproxy.pages import Pages
+from edgeproxy.testing import running
+
+POLICY = """\
+version: 1
+origins:
+  site: {url: "https://example.github.io/"}
+cache:
+  memory: {max_size: 64MiB}
+routes:
+  - {name: stored, match: {path: /stored/**}, rewrite: {strip_prefix: /stored}}
+  - {name: fetched, match: {path: /fetched/**}, rewrite: {strip_prefix: /fetched}, cache: false}
+"""
+
+TEXT = "".join(f"line {number}\n" for number in range(4000)).encode()
+
+
+@pytest.fixture
+def root(make_site: Any) -> Any:
+    folder = make_site(index="home")
+    (folder / "lines.txt").write_bytes(TEXT)
+    return folder
+
+
+async def test_the_origin_does_cut_compressed_bytes(root: Any) -> None:
+    """Why all this is needed: what Pages does when asked for a range and gzip."""
+    headers = {"Range": "bytes=0-99", "Accept-Encoding": "gzip"}
+    async with Pages(root) as site, aiohttp.ClientSession(auto_decompress=False) as session:
+        async with session.get(site.url + "lines.txt", headers=headers) as answer:
+            assert (answer.status, answer.headers["Content-Encoding"]) == (206, "gzip")
+            assert await answer.read() != TEXT[:100]
+
+
+@pytest.mark.parametrize("route", ["stored", "fetched"])
+@pytest.mark.parametrize("coding", ["identity", "gzip", "gzip, deflate, br"])
+@pytest.mark.parametrize("warmed_with", [None, "identity", "gzip"])
+@pytest.mark.parametrize(
+    ("spec", "first", "last"),
+    [("0-99", 0, 99), ("30000-", 30000, len(TEXT) - 1), ("-50", len(TEXT) - 50, len(TEXT) - 1)],
+)
+async def test_a_range_is_cut_from_the_identity_bytes(
+    root: Any, route: str, coding: str, warmed_with: str | None, spec: str, first: int, last: int
+) -> None:
+    async with Pages(root) as site, running(POLICY, origins={"site": site.url}) as proxy:
+        target = f"/{route}/lines.txt"
+        if warmed_with:
+            await proxy.get(target, headers={"accept-encoding": warmed_with})
+        headers = {"range": f"bytes={spec}", "accept-encoding": coding}
+        reply = await proxy.get(target, headers=headers)
+        assert reply.status == 206
+        assert reply.headers["content-range"] == f"bytes {first}-{last}/{len(TEXT)}"
+        assert "content-encoding" not in reply.headers
+        assert reply.body == TEXT[first : last + 1]
+        whole = await proxy.get(target, headers={"accept-encoding": coding})
+        assert whole.status == 200
+        assert whole.body in (TEXT, gzip.compress(TEXT, mtime=0)) or (
+            gzip.decompress(whole.body) == TEXT
+        )
+        for request in site.log:
+            if "Range" in request.headers:
+                assert request.headers["Accept-Encoding"] == "identity"
+
+
+async def test_a_range_beyond_the_end_tells_the_size_of_the_identity_bytes(root: Any) -> None:
+    async with Pages(root) as site, running(POLICY, origins={"site": site.url}) as proxy:
+        for route in ("stored", "fetched"):
+            headers = {"range": "bytes=999999-", "accept-encoding": "gzip"}
+            reply = await proxy.get(f"/{route}/lines.txt", headers=headers)
+            assert reply.status == 416
+            assert reply.headers["content-range"] == f"bytes */{len(TEXT)}"
+
+
+async def test_one_stored_copy_answers_all_ranges(root: Any) -> None:
+    async with Pages(root) as site, running(POLICY, origins={"site": site.url}) as proxy:
+        await proxy.get("/stored/lines.txt")
+        for first in range(0, 3000, 100):
+            reply = await proxy.get(
+                "/stored/lines.txt", headers={"range": f"bytes={first}-{first + 99}"}
+            )
+            assert reply.status == 206
+            assert reply.body == TEXT[first : first + 100]
+            assert "hit" in reply.cache_status
+        assert site.requests["/lines.txt"] == 1
+
+
+async def test_freshness_comes_from_max_age_less_age_and_not_from_a_stale_expires(
+    root: Any,
+) -> None:
+    now_s = time.time() - 400
+    gzip_too = {"accept-encoding": "gzip"}
+    async with Pages(root, cdn=True, now=lambda: now_s) as site:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(site.url, headers=gzip_too) as first:
+                born = first.headers["Expires"]
+            now_s += 400
+            async with session.get(site.url, headers=gzip_too) as later:
+                # The simulated CDN ages its answer, and leaves Expires behind.
+                assert later.headers["Age"] == "400"
+                assert later.headers["Expires"] == born
+                assert later.headers["Cache-Control"] == "max-age=600"
+        async with running(POLICY, origins={"site": site.url}) as proxy:
+            reply = await proxy.get("/stored/", headers=gzip_too)
+            assert "stored" in reply.cache_status
+            assert "expires" not in reply.headers
+            reply = await proxy.get("/stored/", headers=gzip_too)
+            left_s = int(reply.cache_status.partition("ttl=")[2].partition(";")[0])
+            assert 180 <= left_s <= 200
+            assert 400 <= int(reply.headers["age"]) <= 420
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_stored"),
+    [
+        ("Cache-Control: max-age=600\r\nExpires: Thu, 01 Jan 2015 00:00:00 GMT", True),
+        ("Cache-Control: max-age=600\r\nAge: 700\r\nExpires: Tue, 01 Jan 2115 00:00:00 GMT", False),
+        ("Expires: Tue, 01 Jan 2115 00:00:00 GMT", False),
+    ],
+    ids=["past Expires", "too old", "Expires alone"],
+)
+async def test_expires_decides_nothing(raw_origin: Any, fields: str, is_stored: bool) -> None:
+    answer = f"HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: 2\r\n\r\nok".encode()
+    async with raw_origin(answer) as origin:
+        async with running(POLICY, origins={"site": origin.url}) as proxy:
+            await proxy.get("/stored/")
+            reply = await proxy.get("/stored/")
+            assert ("; hit" in reply.cache_status) is is_stored
+            assert len(origin.heads) == (1 if is_stored else 2)
