@@ -47,13 +47,17 @@ SCREEN = """
 
 
 class Child:
-    """An edgeproxy process whose output we read: its first words tell that it is ready."""
+    """An edgeproxy process. We read its output: a line with `sign` in it tells that it is ready."""
 
     def __init__(self, name: str, sign: str, *arguments: str) -> None:
-        self.name, self.sign, self.arguments = name, sign, arguments
+        self.name, self.arguments = name, arguments
         self.last: deque[str] = deque(maxlen=20)
-        self.ready = asyncio.Event()
         self.shown = False  # print what it says from now on
+        self.listen_for(sign)
+
+    def listen_for(self, sign: str) -> None:
+        """Set `heard` when a line with `sign` in it comes."""
+        self.sign, self.heard = sign, asyncio.Event()
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
@@ -74,8 +78,8 @@ class Child:
             line = raw.decode(errors="replace").rstrip()
             self.last.append(line)
             if self.sign in line:
-                self.ready.set()
-            elif self.shown:
+                self.heard.set()
+            if self.shown:
                 print(f"  {line}", flush=True)
         await self.process.wait()
 
@@ -137,8 +141,10 @@ async def demo(port: int, pages_port: int, site: Path) -> int:
     try:
         if await all_ready(children, stopping):
             url = f"http://127.0.0.1:{port}/"
+            proxy.listen_for(" HEAD ")
             for each in (pages_url, url):
                 await asyncio.to_thread(probe, each)
+            await first_of(asyncio.create_task(proxy.heard.wait()), stopping, proxy.ended)
             proxy.shown = True
             screen = SCREEN.format(url=url, policy=POLICY, pid=proxy.process.pid)
             print(screen, flush=True)
@@ -154,12 +160,12 @@ async def demo(port: int, pages_port: int, site: Path) -> int:
 
 async def all_ready(children: tuple[Child, ...], stopping: asyncio.Task[Any]) -> bool:
     """Wait for every child to be ready; False if one ended, or if the demo is to stop."""
-    ready = asyncio.gather(*(child.ready.wait() for child in children))
+    ready = asyncio.gather(*(child.heard.wait() for child in children))
     try:
         async with asyncio.timeout(READY_S):
             await first_of(ready, stopping, *(child.ended for child in children))
     except TimeoutError:
-        names = ", ".join(child.name for child in children if not child.ready.is_set())
+        names = ", ".join(child.name for child in children if not child.heard.is_set())
         raise Failed(f"no sign of life from {names} within {READY_S} s") from None
     done = ready.done()
     ready.cancel()
