@@ -33,6 +33,9 @@ _ENVIRONMENT = {
     if not key.startswith(("PYTHON", "VIRTUAL_ENV", "UV_")) or key == "UV_DEFAULT_INDEX"
 } | {"NO_COLOR": "1", "COLUMNS": "100"}
 
+# As in .ci/setup: a mirror that is set for pip serves uv as well.
+_INDEX = {"UV_DEFAULT_INDEX": url} if (url := os.environ.get("PIP_INDEX_URL")) else {}
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -58,7 +61,7 @@ class Environment:
         for reach in (["--offline"], []):
             done = subprocess.run(
                 [*command, *reach, "--constraint", ROOT / "requirements.txt", *what],
-                env=os.environ | {"UV_SYSTEM_CERTS": "1"},
+                env=_INDEX | os.environ | {"UV_SYSTEM_CERTS": "1"},
                 capture_output=True,
                 text=True,
             )
