@@ -33,6 +33,7 @@ LARGEST_SHARE = 8
 SPARE_SHARE = 20  # an eviction frees 1/20 more than it must, so that not every put evicts
 USES_IN_MEMORY = 512
 REST_S = 1.0  # after a failure
+MAX_FAILURES = 10  # of writes in a row; then the index is opened anew
 SAY_EVERY_S = 60.0
 
 _SCHEMA = f"""
@@ -53,6 +54,8 @@ CREATE TRIGGER gone AFTER DELETE ON entries BEGIN
   UPDATE totals SET objects = objects - 1, bytes = bytes - OLD.size; END;
 PRAGMA user_version = {FORMAT};
 """
+
+_WAL_VERSIONS = b"\x02\x02"
 
 _PUT = """
 INSERT INTO entries (name, used, size, digest, file, head, body) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -105,6 +108,10 @@ class Index:
         return connection
 
     def _check_format(self) -> None:
+        with self.instance.index.open("rb") as file:
+            versions = file.read(20)[18:]
+        if versions not in (b"", _WAL_VERSIONS):  # SQLite would take others for read-only
+            raise Damaged("the head of the index")
         found = self._format()
         if found == 0:
             self._writer.execute("PRAGMA journal_mode = WAL")
@@ -199,6 +206,7 @@ class Store:
         self._rest_until_s = float("-inf")
         self._silent_until_s = float("-inf")
         self._used: dict[bytes, int] = {}
+        self._failures = 0
         self._is_closed = False
 
     # ------------------------------------------------------------ what a tier needs
@@ -290,7 +298,9 @@ class Store:
         index = None
         try:
             index = self._usable()
-            return work(index)
+            result = work(index)
+            self._failures = self._failures if what == "read" else 0
+            return result
         except Unavailable:
             return None
         except (sqlite3.Error, OSError, Damaged) as error:
@@ -301,7 +311,10 @@ class Store:
                 return None
             self._say(f"cannot {what}, going on without: {error}")
             self._rest_until_s = self._monotonic() + REST_S
-            if not _is_full(error):
+            self._failures += not _is_full(error)
+            # What cannot be written to may still be good to read from.
+            if what == "read" or _is_read_only(error) or self._failures >= MAX_FAILURES:
+                self._failures = 0
                 with self._opening:
                     if self._index is index:
                         self._close_index()
@@ -542,7 +555,11 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and (code or 0) & 0xFF not in _NOT_DAMAGE
 
 
+def _is_read_only(error: Exception) -> bool:
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_READONLY
+
+
 def _is_full(error: Exception) -> bool:
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL
