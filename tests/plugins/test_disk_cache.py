@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -424,6 +425,7 @@ def child(code: str, **values: object) -> subprocess.Popen[str]:
         [sys.executable, "-c", textwrap.dedent(code).format(**values)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -483,49 +485,72 @@ WRITER = """
     import random, sys
     from pathlib import Path
     from edgeproxy_disk_cache.store import Store
-    from tests.plugins.test_disk_cache import sample
+    from tests.plugins.test_disk_cache import write_at_random
 
-    store = Store(Path({folder!r}), 4 * 2**20)
-    chance = random.Random({seed})
-    store.put("known", sample(5))
-    print("ready", flush=True)
-    for _ in range({times}):
-        number = chance.randrange(40)
-        if chance.random() < 0.1:
-            store.remove(f"id-{{number}}")
-        else:
-            store.put(f"id-{{number}}", sample(number))
-    store.close()
+    write_at_random(Path({folder!r}), {seed}, {times})
     print("done", flush=True)
 """
+
+WRITERS_TO_KILL = """
+    import os, sys
+    from pathlib import Path
+    from tests.plugins.test_disk_cache import write_at_random
+
+    for line in sys.stdin:
+        writer = os.fork()
+        if not writer:
+            write_at_random(Path({folder!r}), int(line), 10**9)
+        os.waitpid(writer, 0)
+        print("killed", flush=True)
+"""
+
+
+def write_at_random(folder: Path, seed: int, times: int) -> None:
+    """What the processes do that are killed, or share a folder."""
+    chance = random.Random(seed)
+    store = Store(folder, 4 * MIB)
+    store.put("known", sample(5))
+    print("ready", os.getpid(), flush=True)
+    for _ in range(times):
+        number = chance.randrange(40)
+        if chance.random() < 0.1:
+            store.remove(f"id-{number}")
+        else:
+            store.put(f"id-{number}", sample(number))
+    store.close()
 
 
 def test_nothing_is_wrong_after_kill_9_while_writing(folder: Path) -> None:
     chance = random.Random(3)
-    for seed in range(20):
-        with child(WRITER, folder=str(folder), seed=seed, times=10**9) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            try:
-                process.wait(chance.uniform(0.0, 0.06))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-            process.communicate()
-        with opened(folder, 4 * MIB) as store:
-            assert store.load("known") in (None, sample(5))
-            found = 0
-            for number in range(40):
-                entry = store.load(f"id-{number}")
-                assert entry in (None, sample(number))
-                found += entry is not None
-            assert found == store.stats["objects"] - (store.load("known") is not None)
-            assert not list((instance(folder) / "tmp").iterdir())
-            index = sqlite3.connect(instance(folder) / "index.sqlite3")
-            named = {file for (file,) in index.execute("SELECT file FROM entries") if file}
-            totals = index.execute("SELECT count(*), sum(size) FROM entries").fetchone()
-            index.close()
-            assert {path.name for path in files(instance(folder) / "bodies")} == named
-            assert (store.stats["objects"], store.stats["bytes"]) == (totals[0], totals[1] or 0)
+    with child(WRITERS_TO_KILL, folder=str(folder)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for seed in range(20):
+            process.stdin.write(f"{seed}\n")
+            process.stdin.flush()
+            writer = int(process.stdout.readline().removeprefix("ready "))
+            threading.Event().wait(chance.uniform(0.0, 0.05))
+            os.kill(writer, signal.SIGKILL)
+            assert process.stdout.readline() == "killed\n"
+            check_after_crash(folder)
+        process.communicate()
+
+
+def check_after_crash(folder: Path) -> None:
+    """Every entry is right, no file is left over, and the totals are true."""
+    with opened(folder, 4 * MIB) as store:
+        known = store.load("known")
+        assert known in (None, sample(5))
+        found = [store.load(f"id-{number}") for number in range(40)]
+        assert all(entry in (None, sample(number)) for number, entry in enumerate(found))
+        assert store.stats["objects"] == sum(entry is not None for entry in [known, *found])
+        assert not list((instance(folder) / "tmp").iterdir())
+        index = sqlite3.connect(instance(folder) / "index.sqlite3")
+        named = {file for (file,) in index.execute("SELECT file FROM entries") if file}
+        totals = index.execute("SELECT count(*), sum(size) FROM entries").fetchone()
+        index.close()
+        assert {path.name for path in files(instance(folder) / "bodies")} == named
+        assert (store.stats["objects"], store.stats["bytes"]) == (totals[0], totals[1] or 0)
 
 
 def test_two_processes_share_a_folder(folder: Path) -> None:
