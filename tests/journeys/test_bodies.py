@@ -225,15 +225,17 @@ async def test_other_methods_may_have_a_body_too(raw_origin: Any, method: str) -
 
 
 async def test_head_has_the_fields_of_get_and_no_body(make_site: Any) -> None:
-    async with Pages(make_site(index="home " * 50)) as site:
-        async with running(policy("pages"), origins={"app": site.url}) as proxy:
-            for _ in range(2):
-                get = await proxy.get("/")
-                head = await proxy.get("/", method="HEAD")
-                assert (head.status, head.body) == (200, b"")
-                assert head.headers["content-length"] == str(len(get.body))
-                for name in ("content-type", "etag", "last-modified", "cache-control"):
-                    assert head.headers[name] == get.headers[name]
+    async with (
+        Pages(make_site(index="home " * 50)) as site,
+        running(policy("pages"), origins={"app": site.url}) as proxy,
+    ):
+        for _ in range(2):
+            get = await proxy.get("/")
+            head = await proxy.get("/", method="HEAD")
+            assert (head.status, head.body) == (200, b"")
+            assert head.headers["content-length"] == str(len(get.body))
+            for name in ("content-type", "etag", "last-modified", "cache-control"):
+                assert head.headers[name] == get.headers[name]
 
 
 async def test_head_of_an_app_keeps_the_length_it_states(raw_origin: Any, ask: Any) -> None:
@@ -290,7 +292,9 @@ async def test_no_tunnel_and_no_trace(
 async def test_an_origin_that_answers_before_it_has_read_all_is_heard(raw_origin: Any) -> None:
     """An app may refuse an upload by its head."""
     refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 7\r\nConnection: close\r\n\r\ntoo big"
-    async with raw_origin(refusal) as origin:
-        async with running(policy(), origins={"app": origin.url}) as proxy:
-            reply = await proxy.get("/x", method="POST", data=b"x" * 200_000)
-            assert (reply.status, reply.body) == (413, b"too big")
+    async with (
+        raw_origin(refusal) as origin,
+        running(policy(), origins={"app": origin.url}) as proxy,
+    ):
+        reply = await proxy.get("/x", method="POST", data=b"x" * 200_000)
+        assert (reply.status, reply.body) == (413, b"too big")

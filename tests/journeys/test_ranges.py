@@ -36,10 +36,13 @@ def root(make_site: Any) -> Any:
 async def test_the_origin_does_cut_compressed_bytes(root: Any) -> None:
     """Why all this is needed: what Pages does when asked for a range and gzip."""
     headers = {"Range": "bytes=0-99", "Accept-Encoding": "gzip"}
-    async with Pages(root) as site, aiohttp.ClientSession(auto_decompress=False) as session:
-        async with session.get(site.url + "lines.txt", headers=headers) as answer:
-            assert (answer.status, answer.headers["Content-Encoding"]) == (206, "gzip")
-            assert await answer.read() != TEXT[:100]
+    async with (
+        Pages(root) as site,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.get(site.url + "lines.txt", headers=headers) as answer,
+    ):
+        assert (answer.status, answer.headers["Content-Encoding"]) == (206, "gzip")
+        assert await answer.read() != TEXT[:100]
 
 
 @pytest.mark.parametrize("route", ["stored", "fetched"])
@@ -130,9 +133,8 @@ async def test_freshness_comes_from_max_age_less_age_and_not_from_a_stale_expire
 )
 async def test_expires_decides_nothing(raw_origin: Any, fields: str, is_stored: bool) -> None:
     answer = f"HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: 2\r\n\r\nok".encode()
-    async with raw_origin(answer) as origin:
-        async with running(POLICY, origins={"site": origin.url}) as proxy:
-            await proxy.get("/stored/")
-            reply = await proxy.get("/stored/")
-            assert ("; hit" in reply.cache_status) is is_stored
-            assert len(origin.heads) == (1 if is_stored else 2)
+    async with raw_origin(answer) as origin, running(POLICY, origins={"site": origin.url}) as proxy:
+        await proxy.get("/stored/")
+        reply = await proxy.get("/stored/")
+        assert ("; hit" in reply.cache_status) is is_stored
+        assert len(origin.heads) == (1 if is_stored else 2)

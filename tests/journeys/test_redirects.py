@@ -1,4 +1,4 @@
-"""An origin's redirects: repaired where they would leave the public name, refused where they loop."""
+"""An origin's redirects: repaired where they leave the public name, refused where they loop."""
 
 from __future__ import annotations
 
@@ -27,55 +27,65 @@ HTTP_ORIGIN = POLICY.replace('io/"}', 'io/", kind: http}')
 
 async def test_a_custom_domain_that_is_the_public_name_is_a_loop(make_site: Any) -> None:
     root = make_site(index="home", guide="guide")
-    async with Pages(root, host="127.0.0.1", domain="www.example.org") as site:
-        async with running(POLICY, origins={"site": site.url}) as proxy:
-            for target in ("/", "/guide", "/guide?x=1"):
-                reply = await proxy.get(target, headers={"host": "www.example.org"})
-                assert reply.status == 502, target
-                assert "location" not in reply.headers
-                assert 'error=proxy_loop_detected; next-hop="site"' in reply.headers["proxy-status"]
-                assert reply.headers["cache-control"] == "no-store"
-                said = proxy.log[-1]["error"]
-                assert "www.example.org" in said
-                assert "remove that custom domain" in said
-                assert "origin.www.example.org" in said
-            assert proxy.log[-1]["status"] == 502
+    async with (
+        Pages(root, host="127.0.0.1", domain="www.example.org") as site,
+        running(POLICY, origins={"site": site.url}) as proxy,
+    ):
+        for target in ("/", "/guide", "/guide?x=1"):
+            reply = await proxy.get(target, headers={"host": "www.example.org"})
+            assert reply.status == 502, target
+            assert "location" not in reply.headers
+            assert 'error=proxy_loop_detected; next-hop="site"' in reply.headers["proxy-status"]
+            assert reply.headers["cache-control"] == "no-store"
+            said = proxy.log[-1]["error"]
+            assert "www.example.org" in said
+            assert "remove that custom domain" in said
+            assert "origin.www.example.org" in said
+        assert proxy.log[-1]["status"] == 502
 
 
 async def test_the_loop_is_seen_on_a_project_site_too(make_site: Any) -> None:
     root = make_site(index="home", guide="guide")
-    async with Pages(root, base="/docs/", host="127.0.0.1", domain="www.example.org") as site:
-        async with running(POLICY, origins={"site": site.url}) as proxy:
-            reply = await proxy.get("/guide", headers={"host": "WWW.Example.org:80"})
-            assert reply.status == 502
-            assert "proxy_loop_detected" in reply.headers["proxy-status"]
+    async with (
+        Pages(root, base="/docs/", host="127.0.0.1", domain="www.example.org") as site,
+        running(POLICY, origins={"site": site.url}) as proxy,
+    ):
+        reply = await proxy.get("/guide", headers={"host": "WWW.Example.org:80"})
+        assert reply.status == 502
+        assert "proxy_loop_detected" in reply.headers["proxy-status"]
 
 
 async def test_another_name_for_the_same_site_is_a_redirect_and_not_a_loop(make_site: Any) -> None:
     root = make_site(index="home", guide="guide")
-    async with Pages(root, host="127.0.0.1", domain="www.example.org") as site:
-        async with running(POLICY, origins={"site": site.url}) as proxy:
-            reply = await proxy.get("/guide", headers={"host": "mirror.example.net"})
-            assert reply.status == 301
-            assert reply.headers["location"] == "http://www.example.org/guide"
+    async with (
+        Pages(root, host="127.0.0.1", domain="www.example.org") as site,
+        running(POLICY, origins={"site": site.url}) as proxy,
+    ):
+        reply = await proxy.get("/guide", headers={"host": "mirror.example.net"})
+        assert reply.status == 301
+        assert reply.headers["location"] == "http://www.example.org/guide"
 
 
 async def test_an_http_origin_that_insists_on_https_is_a_loop(make_site: Any) -> None:
-    async with Pages(make_site(index="home"), enforce_https=True) as site:
-        async with running(POLICY, origins={"site": site.url}) as proxy:
-            reply = await proxy.get("/")
-            assert reply.status == 502
-            assert "proxy_loop_detected" in reply.headers["proxy-status"]
-            assert "write its url as https://127.0.0.1" in proxy.log[-1]["error"]
+    async with (
+        Pages(make_site(index="home"), enforce_https=True) as site,
+        running(POLICY, origins={"site": site.url}) as proxy,
+    ):
+        reply = await proxy.get("/")
+        assert reply.status == 502
+        assert "proxy_loop_detected" in reply.headers["proxy-status"]
+        assert "write its url as https://127.0.0.1" in proxy.log[-1]["error"]
 
 
 async def test_a_loop_has_the_page_that_the_policy_gives_to_failures(make_site: Any) -> None:
     policy = POLICY.replace("{name: site}", '{name: site, error_page: {body: "back soon"}}')
-    async with Pages(make_site(index="home"), enforce_https=True) as site:
-        async with running(policy, origins={"site": site.url}) as proxy:
-            reply = await proxy.get("/")
-            assert (reply.status, reply.body) == (503, b"back soon")
-            assert "it redirects to https" in proxy.log[-1]["error"]
+    async with (
+        Pages(make_site(index="home"), enforce_https=True) as site,
+        running(policy, origins={"site": site.url}) as proxy,
+    ):
+        reply = await proxy.get("/")
+        assert (reply.status, reply.body) == (503, b"back soon")
+        assert "it redirects to https" in proxy.log[-1]["error"]
 
 
 def redirect(location: str, status: int = 301) -> bytes:
@@ -150,27 +160,33 @@ async def test_a_stored_redirect_is_repaired_for_the_name_each_visitor_used(
 
 
 async def test_an_app_may_redirect_to_itself_with_another_query(raw_origin: Any) -> None:
-    async with raw_origin(redirect("http://app.example/login?next=%2F", 302)) as origin:
-        async with running(HTTP_ORIGIN, origins={"site": origin.url}) as proxy:
-            reply = await proxy.get("/login", headers={"host": "app.example"})
-            assert reply.status == 302
-            assert reply.headers["location"] == "http://app.example/login?next=%2F"
+    async with (
+        raw_origin(redirect("http://app.example/login?next=%2F", 302)) as origin,
+        running(HTTP_ORIGIN, origins={"site": origin.url}) as proxy,
+    ):
+        reply = await proxy.get("/login", headers={"host": "app.example"})
+        assert reply.status == 302
+        assert reply.headers["location"] == "http://app.example/login?next=%2F"
 
 
 async def test_an_app_may_send_its_visitors_from_http_to_https(raw_origin: Any) -> None:
-    async with raw_origin(redirect("https://app.example/login", 308)) as origin:
-        async with running(HTTP_ORIGIN, origins={"site": origin.url}) as proxy:
-            reply = await proxy.get("/login", headers={"host": "app.example"})
-            assert reply.status == 308
-            assert reply.headers["location"] == "https://app.example/login"
+    async with (
+        raw_origin(redirect("https://app.example/login", 308)) as origin,
+        running(HTTP_ORIGIN, origins={"site": origin.url}) as proxy,
+    ):
+        reply = await proxy.get("/login", headers={"host": "app.example"})
+        assert reply.status == 308
+        assert reply.headers["location"] == "https://app.example/login"
 
 
 async def test_location_of_a_created_resource_is_no_redirect(raw_origin: Any) -> None:
     created = b"HTTP/1.1 201 Created\r\nLocation: /things/1\r\nContent-Length: 0\r\n\r\n"
-    async with raw_origin(created) as origin:
-        async with running(HTTP_ORIGIN, origins={"site": origin.url}) as proxy:
-            reply = await proxy.get("/things", method="POST", data=b"{}")
-            assert (reply.status, reply.headers["location"]) == (201, "/things/1")
+    async with (
+        raw_origin(created) as origin,
+        running(HTTP_ORIGIN, origins={"site": origin.url}) as proxy,
+    ):
+        reply = await proxy.get("/things", method="POST", data=b"{}")
+        assert (reply.status, reply.headers["location"]) == (201, "/things/1")
 
 
 @pytest.fixture

@@ -69,17 +69,20 @@ def live_url(proxy: Proxy, path: str = "/live/feed") -> str:
 async def test_frames_pass_both_ways_also_large_ones(serve_app: Any) -> None:
     app = App()
     origin = await serve_app(app.app)
-    async with running(POLICY, origins={"app": origin}) as proxy, aiohttp.ClientSession() as client:
-        async with client.ws_connect(live_url(proxy), max_msg_size=2 * BIG) as socket:
-            for text in ("hello", "", "grüße " * 100):
-                await socket.send_str(text)
-                assert await socket.receive_str() == text
-            for size in (1, 125, 126, 65535, 65536, BIG):
-                data = os.urandom(size)
-                await socket.send_bytes(data)
-                assert await socket.receive_bytes() == data
-            await asyncio.gather(*(socket.send_str(str(number)) for number in range(200)))
-            assert [await socket.receive_str() for _ in range(200)] == [*map(str, range(200))]
+    async with (
+        running(POLICY, origins={"app": origin}) as proxy,
+        aiohttp.ClientSession() as client,
+        client.ws_connect(live_url(proxy), max_msg_size=2 * BIG) as socket,
+    ):
+        for text in ("hello", "", "grüße " * 100):
+            await socket.send_str(text)
+            assert await socket.receive_str() == text
+        for size in (1, 125, 126, 65535, 65536, BIG):
+            data = os.urandom(size)
+            await socket.send_bytes(data)
+            assert await socket.receive_bytes() == data
+        await asyncio.gather(*(socket.send_str(str(number)) for number in range(200)))
+        assert [await socket.receive_str() for _ in range(200)] == [*map(str, range(200))]
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4321])
@@ -157,14 +160,16 @@ async def test_a_route_without_websocket_does_not_upgrade(serve_app: Any) -> Non
 
 
 async def test_a_site_is_never_asked_to_upgrade(make_site: Any) -> None:
-    async with Pages(make_site(index="home")) as site:
-        async with running(POLICY, origins={"site": site.url}) as proxy:
-            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
-            writer.write(HANDSHAKE % b"/")
-            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-            assert "Upgrade" not in site.log[-1].headers
-            writer.close()
-            await writer.wait_closed()
+    async with (
+        Pages(make_site(index="home")) as site,
+        running(POLICY, origins={"site": site.url}) as proxy,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(HANDSHAKE % b"/")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        assert "Upgrade" not in site.log[-1].headers
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_an_app_that_refuses_the_upgrade_is_heard(serve_app: Any) -> None:
