@@ -35,8 +35,10 @@ from edgeproxy.caching.freshness import (
     why_not_stored,
 )
 from edgeproxy.caching.levels import Found, Levels, vary_names
+from edgeproxy.caching.purges import TAG_FIELDS, Purges, Selection, response_tags
 from edgeproxy.caching.rules import policy_ttl_s
 from edgeproxy.caching.tiers import StoredResponse, Tier
+from edgeproxy.caching.upkeep import SLOWEST_FETCH_S, Upkeep
 from edgeproxy.caching.variants import accepted_coding, selection
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Body, Headers, Request, Response
@@ -48,6 +50,9 @@ TROUBLE_STATUSES = frozenset((429, 500, 502, 503, 504))
 """Answers that a stale copy is better than."""
 
 GONE_STATUSES = frozenset((404, 410))
+GONE_RECHECK_S = 60.0
+"""How often the origin is asked whether it has again what is kept though it is gone."""
+
 HIT_FOR_MISS_S = 120.0
 MAX_HIT_FOR_MISS = 4096
 STREAM_ABOVE_BYTES = 256 * 1024
@@ -77,23 +82,19 @@ class Errand:
     asked: Asked
     coding: str
     origin: str
+    url: str  # the public one
 
     def upstream_request(self, stale: StoredResponse | None) -> Request:
         """For the whole response, or for news of `stale` if that can be asked."""
         headers = without_conditions(self.request.headers)
         headers.set("Accept-Encoding", self.coding)
         if stale is not None:
-            etag, modified = stale.headers.get("etag"), stale.headers.get("last-modified")
-            if etag:
-                headers.set("If-None-Match", etag)
-            if modified:
-                headers.set("If-Modified-Since", modified)
+            for name, value in stale.validators or _validators(stale.headers):
+                headers.set(name, value)
         return replace(self.request, method="GET", headers=headers)
 
     def own_request(self) -> Request:
         """With the client's conditions and range, for an answer that is its own."""
-        if self.request.headers.get("accept-encoding") == self.coding:
-            return self.request
         headers = self.request.headers.copy()
         headers.set("Accept-Encoding", self.coding)
         return replace(self.request, headers=headers)
@@ -110,13 +111,18 @@ class Cache:
         tiers: Sequence[Tier],
         *,
         max_object_size: int,
+        pass_tags: bool = False,
         now: Callable[[], float] = time.time,
+        purges: Purges | None = None,
     ) -> None:
-        self.levels = Levels(tiers)
+        self.purges = purges or Purges(now)
+        self.levels = Levels(tiers, self.purges)
+        self.upkeep = Upkeep(tiers, self.purges)
         self.max_object_size = max_object_size
+        self._pass_tags = pass_tags
         self._now = now
         self._backoff = Backoff(now)
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[tuple[str, str], Flight] = {}  # by key and variant
         self._hit_for_miss: TTLCache[str, bool] = TTLCache(
             MAX_HIT_FOR_MISS, HIT_FOR_MISS_S, timer=now
         )
@@ -130,24 +136,47 @@ class Cache:
         forward: Forward,
         *,
         origin: str | None = None,
+        url: str | None = None,
     ) -> Answer:
         """The answer to a GET or HEAD, from the tiers or through `forward`.
 
         `key` names what is asked for; Vary is taken care of here. Without `rule` the origin alone
         decides. `origin` is what is left alone when it fails, the request's authority if None.
+        `url` is what a purge calls it: the public host and target, the request's own if None.
         A fresh hit in a tier that need not wait completes without suspending. Raises what
         `forward` raises, if no stored copy may stand in.
         """
         asked = Asked.by(request)
         coding = "identity" if asked.range is not None else _coding(asked.accept_encoding)
-        found = self.levels.get(key, request.headers, coding)
-        errand = Errand(request, key, rule, forward, asked, coding, origin or request.authority)
+        url = url or f"{request.host}{request.target}"
+        found = self.levels.get(key, request.headers, coding, url)
+        errand = Errand(
+            request, key, rule, forward, asked, coding, origin or request.authority, url
+        )
         if found.entry is not None:
             now_s = self._now()
             left_s = _left_s(found.entry, rule, now_s)
             if left_s > 0 and _may_reuse(found.entry, asked):
                 return _hit(errand, found, left_s, now_s)
         return await self._not_at_hand(errand, found)
+
+    async def purge(self, selection: Selection) -> list[str]:
+        """Have no answer of `selection` any more; it is fetched anew when it is next asked for.
+
+        In force for every lookup from now on. Returns once it will also hold after a crash: the
+        names of tiers that could not see to that.
+        """
+        return await self._mark(selection, soft=False)
+
+    async def invalidate(self, selection: Selection) -> list[str]:
+        """Take no answer of `selection` for fresh any more: the origin is asked for news of it,
+        and the copy may still stand in where stale ones may. Else as `purge`."""
+        return await self._mark(selection, soft=True)
+
+    async def _mark(self, selection: Selection, *, soft: bool) -> list[str]:
+        changes = self.purges.add(selection, soft=soft)
+        self._hit_for_miss.clear()
+        return await self.upkeep.save(changes)
 
     async def forget(self, key: str) -> None:
         """Drop everything under `key`, also what is being fetched at this moment."""
@@ -164,6 +193,7 @@ class Cache:
 
     async def close(self) -> None:
         """End what goes on in the background. What has been fetched is still stored."""
+        await self.upkeep.close()
         for flight in self._flights.values():
             if not flight.has_landed and flight.task is not None:
                 flight.task.cancel()
@@ -194,12 +224,23 @@ class Cache:
             return stale_for_s < max(limit_s, use.while_revalidating_s)
         if stale_for_s >= use.while_revalidating_s:
             return False
-        if found.id not in self._flights:
-            self._take_off(errand, found, Flight(errand.key, in_background=True))
+        if self._flight(errand, found) is None:
+            self._take_off(errand, found, self._new_flight(errand, in_background=True))
         return True
 
+    def _flight(self, errand: Errand, found: Found) -> Flight | None:
+        """The fetch under way that may answer, unless a purge has overtaken it."""
+        flight = self._flights.get((errand.key, found.id))
+        if flight is None or self.purges.covers(flight.asked_at_s, flight.url, errand.url):
+            return None
+        return flight
+
+    def _new_flight(self, errand: Errand, **how: bool) -> Flight:
+        return Flight(errand.key, errand.url, self.purges.stamp(), **how)
+
     async def _load(self, errand: Errand) -> Found:
-        return await self.levels.load(errand.key, errand.request.headers, errand.coding)
+        headers = errand.request.headers
+        return await self.levels.load(errand.key, headers, errand.coding, errand.url)
 
     # ------------------------------------------------------------ with the origin
 
@@ -223,7 +264,7 @@ class Cache:
         many clients never become many requests to an origin that is down.
         """
         for is_own_try in (False, True):
-            flight = self._flights.get(found.id)
+            flight = self._flight(errand, found)
             if flight is None:
                 return await self._lead(errand, found)
             outcome = await flight.follow()
@@ -232,6 +273,8 @@ class Cache:
                     return _follower_answer(errand, found, outcome, self._now())
                 case Kept(entry, shared=True) if not _is_chosen(entry, errand):
                     await flight.ended()  # by then the tiers know which variants there are
+                case Kept(entry, shared=True) if self._is_overtaken(entry, errand):
+                    pass
                 case Stale():
                     pass
                 case Failed(error):
@@ -253,13 +296,19 @@ class Cache:
         if not (_is_chosen(entry, errand) and _may_reuse(entry, errand.asked)):
             return False
         if isinstance(outcome, Stale):
-            return True
+            return self.purges.seen(entry, errand.url) is not None
+        if self._is_overtaken(entry, errand):
+            return False
         return outcome.shared and _left_s(entry, errand.rule, self._now()) > 0
+
+    def _is_overtaken(self, entry: StoredResponse, errand: Errand) -> bool:
+        """Whether `entry`, just fetched, was purged while it was on its way."""
+        return self.purges.seen(entry, errand.url) is not entry
 
     async def _lead(self, errand: Errand, found: Found) -> Answer:
         asked = errand.asked
         may_stream = not (asked.is_head or asked.has_conditions or asked.range is not None)
-        flight = Flight(errand.key, may_stream=may_stream)
+        flight = self._new_flight(errand, may_stream=may_stream)
         self._take_off(errand, found, flight)
         return await self._answer(errand, await flight.lead(), _fwd(found))
 
@@ -269,6 +318,7 @@ class Cache:
         """Fetch for this client only; `as_asked` with its own conditions and range."""
         if errand.asked.is_head and as_asked:
             response = await self._forward(errand, errand.own_request())
+            self._hide_tags(response.headers)
             verdict = "pass" if fwd.startswith("bypass") else "miss"
             status = f"edgeproxy; fwd={fwd}; fwd-status={response.status}"
             return Answer(response, verdict, status)
@@ -281,12 +331,14 @@ class Cache:
         """What a fetch brought, as an answer to the client that caused it."""
         now_s = self._now()
         match outcome:
-            case Kept(entry, shared, fwd_status):
+            case Kept(entry, shared, fwd_status, detail):
                 left_s = _left_s(entry, errand.rule, now_s)
                 stored = "; stored" if shared else ""
                 status = f"fwd={fwd}; fwd-status={fwd_status}{stored}; ttl={int(left_s)}"
+                status += f"; detail={detail}" if detail else ""
                 response = _response(errand, entry, now_s, is_reused=False)
                 verdict = "revalidated" if fwd_status == 304 else "miss"
+                verdict = "stale" if detail == "gone" else verdict
                 return Answer(response, verdict, f"edgeproxy; {status}")
             case Stale(entry, fwd_status):
                 return _stale_on_error(errand, entry, now_s, fwd_status, fwd)
@@ -312,7 +364,7 @@ class Cache:
 
     def _take_off(self, errand: Errand, found: Found, flight: Flight) -> None:
         """Start `flight`. It is in the table first: a task may run before it is returned."""
-        self._flights[found.id] = flight
+        self._flights[errand.key, found.id] = flight
         flight.task = self._in_background(self._fly(errand, found, flight))
 
         def clear(task: asyncio.Task[None]) -> None:  # also for a task cancelled before it ran
@@ -322,8 +374,8 @@ class Cache:
         flight.task.add_done_callback(clear)
 
     def _leave_table(self, id: str, flight: Flight) -> None:
-        if self._flights.get(id) is flight:
-            del self._flights[id]
+        if self._flights.get((flight.key, id)) is flight:
+            del self._flights[flight.key, id]
 
     async def _fly(self, errand: Errand, found: Found, flight: Flight) -> None:
         outcome: Outcome
@@ -346,7 +398,7 @@ class Cache:
         """Ask the origin, and take its answer in as far as it may be kept."""
         stale = None if as_asked else found.entry
         request = errand.own_request() if as_asked else errand.upstream_request(stale)
-        requested_at_s = self._now()
+        requested_at_s = self.purges.stamp()
         try:
             response = await self._forward(errand, request)
             if response.status == 304 and stale is not None:
@@ -361,7 +413,12 @@ class Cache:
             ):
                 await response.body.close()
                 return Stale(stale, response.status)
-            return await self._taken(errand, found, response, requested_at_s, flight)
+            if stale is not None and _is_kept_though_gone(
+                stale, response, errand.rule, self._now()
+            ):
+                await response.body.close()
+                return self._gone(stale, response, requested_at_s)
+            return await self._taken(errand, found, response, requested_at_s, flight, stale)
         except UpstreamError:
             if stale is not None and self._may_stand_in(stale, errand.rule, is_disconnected=True):
                 return Stale(stale, None)
@@ -389,12 +446,24 @@ class Cache:
         newer = response.headers.copy()
         if "date" not in newer:
             newer.set("Date", format_date(received_at_s))
+        tags = stale.tags
+        if any(name in newer for name in (*TAG_FIELDS, "cache-groups")):
+            tags = response_tags(newer, errand.rule.tags if errand.rule else ())
+            self._hide_tags(newer)
+        validators = stale.validators
+        if validators:  # the origin's are news of the origin's; clients know the body by others
+            validators = _validators(newer) or validators
+            newer.remove("etag", "last-modified")
         headers = updated_fields(stale.headers, newer)
         ttl_s = policy_ttl_s(errand.rule, stale.status)
         age_s = initial_age_s(newer, requested_at_s, received_at_s)
         entry = replace(
             stale,
             headers=headers,
+            tags=tags,
+            url=errand.url,
+            validators=validators,
+            gone_at_s=0.0,
             stored_at_s=received_at_s,
             requested_at_s=requested_at_s,
             age_s=age_s,
@@ -407,6 +476,24 @@ class Cache:
         )
         return Kept(entry, shared=why is None, fwd_status=304)
 
+    def _gone(self, stale: StoredResponse, response: Response, requested_at_s: float) -> Kept:
+        """`stale`, which the origin has no more, fresh until it is time to ask again."""
+        now_s = self._now()
+        age_s = current_age_s(stale.age_s, stale.stored_at_s, now_s)
+        entry = replace(
+            stale,
+            gone_at_s=stale.gone_at_s or now_s,
+            stored_at_s=now_s,
+            requested_at_s=requested_at_s,
+            age_s=age_s,
+            fresh_for_s=age_s + GONE_RECHECK_S,
+        )
+        return Kept(entry, shared=True, fwd_status=response.status, detail="gone")
+
+    def _hide_tags(self, headers: Headers) -> None:
+        if not self._pass_tags:
+            headers.remove(*TAG_FIELDS)
+
     async def _taken(
         self,
         errand: Errand,
@@ -414,11 +501,14 @@ class Cache:
         response: Response,
         requested_at_s: float,
         flight: Flight | None,
+        stale: StoredResponse | None,
     ) -> Outcome:
         """A whole response: read in and kept if it may be, else left to the client that asked."""
         received_at_s = self._now()
         status = response.status
         ttl_s = policy_ttl_s(errand.rule, status)
+        tags = response_tags(response.headers, errand.rule.tags if errand.rule else ())
+        self._hide_tags(response.headers)
         why = why_not_stored(
             "GET",
             errand.asked.has_credentials,
@@ -446,7 +536,8 @@ class Cache:
             fresh_for_s=fresh_for_s,
             age_s=age_s,
             vary=selection(errand.request.headers, errand.coding, vary_names(headers)),
-            tags=errand.rule.tags if errand.rule else (),
+            tags=tags,
+            url=errand.url,
         )
         if fresh_for_s <= age_s and not _is_worth_keeping(entry, errand.rule):
             await self._not_kept(errand, found, status)
@@ -457,6 +548,10 @@ class Cache:
             return Single(response, "detail=too_large", too_large=True)
         if status not in (204, 205):
             headers.set("Content-Length", str(len(body)))
+        if stale is not None and _is_same(stale, entry, body):
+            return Kept(
+                _unchanged(stale, entry), shared=True, fwd_status=status, detail="unchanged"
+            )
         return Kept(replace(entry, body=body), shared=True, fwd_status=status)
 
     async def _read(
@@ -544,6 +639,10 @@ class Cache:
         entry = outcome.entry
         if flight is not None and flight.is_doomed:
             return
+        if self._now() - entry.requested_at_s > SLOWEST_FETCH_S:
+            return  # the mark of a purge meanwhile may be gone again
+        if self.purges.seen(entry, errand.url) is None:
+            return  # purged while it was under way
         if not outcome.shared:
             await self.levels.forget(found.id)
             return
@@ -556,6 +655,8 @@ class Cache:
     def _may_stand_in(
         self, entry: StoredResponse, rule: CacheRule | None, *, is_disconnected: bool
     ) -> bool:
+        if self.purges.seen(entry) is None:
+            return False  # purged while the origin was asked
         stale_for_s = -_left_s(entry, rule, self._now())
         use = _stale_use(entry, rule)
         return stale_for_s < (use.if_disconnected_s if is_disconnected else use.if_status_error_s)
@@ -614,8 +715,56 @@ def _is_worth_keeping(entry: StoredResponse, rule: CacheRule | None) -> bool:
 
 def _is_news_of(stale: StoredResponse, headers: Headers) -> bool:
     """Whether a 304 speaks of the entry that was asked about (RFC 9111, section 4.3.4)."""
-    old, new = stale.headers.get("etag"), headers.get("etag")
+    known = stale.validators or _validators(stale.headers)
+    old, new = dict(known).get("If-None-Match"), headers.get("etag")
     return not old or not new or weakly_equal(old, new)
+
+
+def _validators(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """The conditions that ask for news of a response with these fields."""
+    found = (
+        ("If-None-Match", headers.get("etag")),
+        ("If-Modified-Since", headers.get("last-modified")),
+    )
+    return tuple((name, value) for name, value in found if value)
+
+
+_OF_THE_BYTES = ("content-type", "content-encoding", "content-language")
+
+
+def _is_same(stale: StoredResponse, entry: StoredResponse, body: bytes) -> bool:
+    """Whether the origin has sent again what is here already, whatever it calls it now."""
+    return (
+        bool(_validators(stale.headers))
+        and (stale.status, stale.body) == (entry.status, body)
+        and stale.vary == entry.vary
+        and all(stale.headers.joined(n) == entry.headers.joined(n) for n in _OF_THE_BYTES)
+    )
+
+
+def _unchanged(stale: StoredResponse, entry: StoredResponse) -> StoredResponse:
+    """`entry`, with the body and the validators by which clients know it.
+
+    GitHub Pages gives every file another ETag and Last-Modified at each publish.
+    """
+    headers = entry.headers.copy()
+    for name in ("ETag", "Last-Modified"):
+        headers.remove(name)
+        value = stale.headers.get(name)
+        if value:
+            headers.add(name, value)
+    validators = _validators(entry.headers)
+    kept = () if validators == _validators(headers) else validators
+    return replace(entry, headers=headers, body=stale.body, validators=kept)
+
+
+def _is_kept_though_gone(
+    stale: StoredResponse, response: Response, rule: CacheRule | None, now_s: float
+) -> bool:
+    """Whether the rule has a page of an earlier publish ask for its files a little longer."""
+    if rule is None or not rule.keep_gone or response.status not in GONE_STATUSES:
+        return False
+    return 200 <= stale.status < 300 and now_s - (stale.gone_at_s or now_s) < rule.keep_gone
 
 
 def _is_chosen(entry: StoredResponse, errand: Errand) -> bool:

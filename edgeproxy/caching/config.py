@@ -21,7 +21,8 @@ class CacheRule(Config):
     stale_while_revalidate: Duration = 0
     stale_if_error: Duration = "1d"  # type: ignore[assignment]
     query: Literal["keep", "sort", "drop"] | tuple[str, ...] = "keep"  # a list: only these names
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()  # names for purging, besides those that the origin gives
+    keep_gone: Duration = 0  # go on serving what the origin answers 404 or 410 for, so long
 
 
 class CacheConfig(Config):
@@ -29,3 +30,4 @@ class CacheConfig(Config):
 
     rules: dict[Name, CacheRule] = Field(default={})
     max_object_size: Size = "16MiB"  # type: ignore[assignment]
+    pass_tags: bool = False  # let clients see Cache-Tag and Surrogate-Key

@@ -18,6 +18,7 @@ class Kept:
     entry: StoredResponse
     shared: bool
     fwd_status: int
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,18 @@ class Flight:
     that they may share it.
     """
 
-    def __init__(self, key: str, *, in_background: bool = False, may_stream: bool = False) -> None:
+    def __init__(
+        self,
+        key: str,
+        url: str = "",
+        asked_at_s: float = 0.0,
+        *,
+        in_background: bool = False,
+        may_stream: bool = False,
+    ) -> None:
         self.key = key
+        self.url = url
+        self.asked_at_s = asked_at_s  # a stamp of `Purges`: who asks after a purge must not follow
         self.may_stream = may_stream
         self.task: asyncio.Task[None] | None = None
         self.is_doomed = False  # what it brings must not be kept: the key was purged meanwhile

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from edgeproxy.caching.fields import members
 from edgeproxy.caching.freshness import MAX_VARY_FIELDS
+from edgeproxy.caching.purges import Purges
 from edgeproxy.caching.tiers import StoredResponse, Tier
 from edgeproxy.caching.variants import selection, variant_id
 from edgeproxy.http import Headers
@@ -40,36 +41,37 @@ class Found:
 
 
 class Levels:
-    """Tiers, fastest first."""
+    """Tiers, fastest first. What `purges` covers is not found, or found stale."""
 
-    def __init__(self, tiers: Sequence[Tier]) -> None:
+    def __init__(self, tiers: Sequence[Tier], purges: Purges | None = None) -> None:
         self.tiers = tuple(tiers)
+        self.purges = purges or Purges()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def get(self, key: str, headers: Headers, coding: str) -> Found:
-        """What can be had without waiting."""
-        entry, tier = self._get(key)
+    def get(self, key: str, headers: Headers, coding: str, url: str = "") -> Found:
+        """What can be had without waiting, to answer for the public `url`."""
+        entry, tier = self._get(key, url)
         if entry is None or entry.key != key:
             return Found(_guessed_id(key, coding))
         if entry.status:
             return Found(key, entry, tier)
         chosen = selection(headers, coding, [name for name, _ in entry.vary])
         id = variant_id(key, chosen)
-        entry, tier = self._get(id)
+        entry, tier = self._get(id, url)
         if entry is None or entry.key != key or entry.vary != chosen:
             return Found(id, has_variants=True)
         return Found(id, entry, tier, has_variants=True)
 
-    async def load(self, key: str, headers: Headers, coding: str) -> Found:
+    async def load(self, key: str, headers: Headers, coding: str, url: str = "") -> Found:
         """What there is in any tier. What lies deep moves up."""
-        entry, tier = await self._load(key)
+        entry, tier = await self._load(key, url)
         if entry is None or entry.key != key:
             return Found(_guessed_id(key, coding))
         if entry.status:
             return Found(key, entry, tier)
         chosen = selection(headers, coding, [name for name, _ in entry.vary])
         id = variant_id(key, chosen)
-        entry, tier = await self._load(id)
+        entry, tier = await self._load(id, url)
         if entry is None or entry.key != key or entry.vary != chosen:
             return Found(id, has_variants=True)
         return Found(id, entry, tier, has_variants=True)
@@ -102,28 +104,35 @@ class Levels:
         record = await self._record(id)
         await self._remove_all([id, *_ids(record)])
 
-    def _get(self, id: str) -> tuple[StoredResponse | None, str]:
+    def _get(self, id: str, url: str) -> tuple[StoredResponse | None, str]:
         for tier in self.tiers:
             try:
                 entry = tier.get(id)
             except Exception:
                 log.exception("cache tier %s failed in get", tier.name)
                 continue
+            if entry is not None and not self.purges.is_empty:
+                entry = self.purges.seen(entry, url)
             if entry is not None:
                 return entry, tier.name
         return None, ""
 
-    async def _load(self, id: str) -> tuple[StoredResponse | None, str]:
+    async def _load(self, id: str, url: str = "") -> tuple[StoredResponse | None, str]:
         for level, tier in enumerate(self.tiers):
             try:
                 entry = await tier.load(id)
             except Exception:
                 log.exception("cache tier %s failed in load", tier.name)
                 continue
-            if entry is not None:
-                for upper in self.tiers[:level]:
-                    await self._put_in(upper, id, entry)
-                return entry, tier.name
+            if entry is None:
+                continue
+            left = self.purges.seen(entry, url)
+            if left is None:
+                await self._remove_from(tier, id)
+                continue
+            for upper in self.tiers[:level]:
+                await self._put_in(upper, id, entry)
+            return left, tier.name
         return None, ""
 
     async def _put(self, id: str, entry: StoredResponse) -> None:
@@ -139,10 +148,13 @@ class Levels:
     async def _remove_all(self, ids: Iterable[str]) -> None:
         for id in ids:
             for tier in self.tiers:
-                try:
-                    await tier.remove(id)
-                except Exception:
-                    log.exception("cache tier %s failed in remove", tier.name)
+                await self._remove_from(tier, id)
+
+    async def _remove_from(self, tier: Tier, id: str) -> None:
+        try:
+            await tier.remove(id)
+        except Exception:
+            log.exception("cache tier %s failed in remove", tier.name)
 
     async def _record(self, key: str) -> StoredResponse | None:
         entry, _ = await self._load(key)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edgeproxy.http import Headers
+
+if TYPE_CHECKING:
+    from edgeproxy.caching.purges import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,9 @@ class StoredResponse:
     was absent. `key` is the primary key it was stored under, so that a tier can prove that a file
     holds what its name says. A `status` of 0 is no response: it is the record of the variants that
     `key` has, and stands under the key itself.
+
+    `url` is the public URL it was first stored for: host and target, without scheme and port.
+    `validators` are the origin's own, where the fields keep older ones for the same bytes.
     """
 
     key: str
@@ -23,11 +30,14 @@ class StoredResponse:
     headers: Headers
     body: bytes
     stored_at_s: float  # when the response had been received
-    requested_at_s: float  # when its request was sent
+    requested_at_s: float  # when its request was sent, by `Purges.stamp`
     fresh_for_s: float  # freshness lifetime, from `stored_at_s` less the initial age
     age_s: float = 0.0  # corrected initial age (RFC 9111, section 4.2.3)
     vary: tuple[tuple[str, str | None], ...] = ()
     tags: tuple[str, ...] = field(default=())
+    url: str = ""
+    validators: tuple[tuple[str, str], ...] = ()  # If-None-Match, If-Modified-Since
+    gone_at_s: float = 0.0  # when the origin first said that it has this no more; 0: it has
 
     @property
     def size(self) -> int:
@@ -64,4 +74,46 @@ class Tier(Protocol):
 
     def stats(self) -> dict[str, int]:
         """`objects`, `bytes`, `max_bytes`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One entry of a tier's list: all but its body."""
+
+    entry: StoredResponse
+    body_bytes: int
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """What a tier does that can be listed, swept and checked. Without it, entries stay until they
+    are asked for."""
+
+    def entries(self) -> AsyncIterator[Sequence[Listed]]:
+        """Everything that is here, in batches. What changes meanwhile may be missed."""
+        ...
+
+
+@runtime_checkable
+class KeepsMarks(Protocol):
+    """What a tier does whose entries outlive the process, so that purged ones stay purged."""
+
+    def follow_marks(self, heard: Callable[[Sequence[Mark]], None]) -> None:
+        """Tell `heard` of every mark that is kept here, whoever wrote it.
+
+        It is told, on the event loop, before `load` or `entries` gives out an entry that the mark
+        may cover, and whenever `read_marks` finds news.
+        """
+        ...
+
+    async def read_marks(self) -> None:
+        """See whether there are marks that `heard` has not been told of."""
+        ...
+
+    async def save_marks(self, new: Sequence[Mark], gone: Sequence[Mark] = ()) -> bool:
+        """Keep `new`, each unless a later one is here, and drop `gone` unless renewed.
+
+        True once that is safe against a crash of the machine.
+        """
         ...

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from edgeproxy.caching.tiers import StoredResponse
 from edgeproxy.http import Headers
 
 Selection = tuple[tuple[str, str | None], ...]
@@ -57,10 +58,15 @@ def selection(headers: Headers, coding: str, names: Iterable[str]) -> Selection:
 
 
 def variant_id(key: str, chosen: Selection) -> str:
-    """The name of one variant of `key`. Field values cannot hold a line feed, so none collide."""
+    """The name of one variant of `key`. Field values cannot hold a NUL, so none collide."""
     if not chosen:
         return key
     parts = [key]
     for name, value in chosen:
         parts.append(name if value is None else f"{name}={value}")
-    return "\n".join(parts)
+    return "\0".join(parts)
+
+
+def id_of(entry: StoredResponse) -> str:
+    """The name that `entry` stands under."""
+    return variant_id(entry.key, entry.vary) if entry.status else entry.key

@@ -1,0 +1,128 @@
+"""What keeps marks true beyond a lookup: written down by tiers that last, and swept up after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Sequence
+
+from edgeproxy.caching.purges import Changes, Mark, Purges
+from edgeproxy.caching.tiers import KeepsMarks, Listing, StoredResponse, Tier
+from edgeproxy.caching.variants import id_of
+
+READ_EVERY_S = 0.25
+"""How soon another process on the same folder heeds a purge for what it holds in memory."""
+
+SWEEP_AFTER_S = 1.0
+SWEEP_EVERY_S = 900.0
+REST_PER_SWEEP = 9  # a tenth of the time at most, however often there is a purge
+SLOWEST_FETCH_S = 3600.0
+"""What was asked for longer ago is not stored, so that no mark has to be kept for ever."""
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """The marks of `purges` in `tiers`. `open` before the first lookup, `close` at the end."""
+
+    def __init__(self, tiers: Sequence[Tier], purges: Purges) -> None:
+        self._tiers = tiers
+        self._purges = purges
+        self._keepers = [tier for tier in tiers if isinstance(tier, KeepsMarks)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._news = asyncio.Event()
+        for tier in self._keepers:
+            tier.follow_marks(self._heard)
+
+    async def open(self) -> None:
+        """Know what was purged before the start, and begin to watch and to sweep."""
+        for tier in self._keepers:
+            await self._safely(tier, tier.read_marks())
+        await self.save(Changes({(m.kind, m.value): m for m in self._purges.marks()}))
+        self._tasks = [asyncio.ensure_future(self._sweep_on())]
+        if self._keepers:
+            self._tasks.append(asyncio.ensure_future(self._read_on()))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def save(self, changes: Changes) -> list[str]:
+        """Have changes written down. The names of tiers that could not."""
+        self._news.set()
+        if not (changes.new or changes.gone):
+            return []
+        new = list(changes.new.values())
+        return [
+            tier.name for tier in self._keepers
+            if not await self._safely(tier, tier.save_marks(new, changes.gone))
+        ]  # fmt: skip
+
+    async def sweep(self) -> int:
+        """Remove what hard marks cover, then forget marks under which nothing lies any more.
+
+        A mark stays for as long as a fetch from before it may still be under way.
+        """
+        settled_s = self._purges.stamp() - SLOWEST_FETCH_S
+        before, needed, removed = self._purges.marks(), set[tuple[str, str]](), 0
+        for tier in self._tiers:
+            if not isinstance(tier, Listing):
+                return removed  # nobody knows what lies there
+            async for batch in tier.entries():
+                for listed in batch:
+                    removed += await self._swept_entry(tier, listed.entry, needed)
+                await asyncio.sleep(0)
+        done = [
+            mark for mark in before
+            if max(mark.hard_s, mark.soft_s) < settled_s and (mark.kind, mark.value) not in needed
+        ]  # fmt: skip
+        await self.save(Changes(gone=self._purges.drop(done)))
+        return removed
+
+    async def _swept_entry(
+        self, tier: Tier, entry: StoredResponse, needed: set[tuple[str, str]]
+    ) -> bool:
+        if not entry.status:
+            return False
+        if self._purges.seen(entry) is None:
+            await tier.remove(id_of(entry))
+            return True
+        needed.update((mark.kind, mark.value) for mark in self._purges.covering(entry))
+        return False
+
+    async def _sweep_on(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_EVERY_S):
+                    await self._news.wait()
+            await asyncio.sleep(SWEEP_AFTER_S)
+            self._news.clear()
+            if self._purges.is_empty:
+                continue
+            began_s = time.monotonic()
+            try:
+                await self.sweep()
+            except Exception:
+                log.exception("sweeping up after purges failed")
+            await asyncio.sleep(REST_PER_SWEEP * (time.monotonic() - began_s))
+
+    async def _read_on(self) -> None:
+        while True:
+            await asyncio.sleep(READ_EVERY_S)
+            for tier in self._keepers:
+                await self._safely(tier, tier.read_marks())
+
+    def _heard(self, marks: Sequence[Mark]) -> None:
+        if self._purges.merge(marks).new:
+            self._news.set()
+
+    async def _safely[T](self, tier: Tier, work: Awaitable[T]) -> T | None:
+        try:
+            return await work
+        except Exception:
+            log.exception("cache tier %s failed with marks", tier.name)
+            return None
