@@ -20,9 +20,9 @@ def test_the_command_is_there_and_tells_its_version() -> None:
 def test_every_first_party_plugin_is_listed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     listed = environment().run("edgeproxy", "plugins").stdout
-    names = set(re.findall(r"^(\w+)", listed, re.M))
-    assert names >= set(project["entry-points"]["edgeproxy"])
-    assert "cannot be loaded" not in listed
+    entries = dict(re.findall(r"^(\w+)  \(edgeproxy\b[^-].*\n((?: .*\n)*)", listed, re.M))
+    assert set(entries) == set(project["entry-points"]["edgeproxy"])
+    assert [name for name, adds in entries.items() if "cannot be loaded" in adds] == []
 
 
 def test_nothing_of_the_checkout_is_used() -> None:
