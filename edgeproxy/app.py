@@ -9,13 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeproxy import log as access_log
-from edgeproxy.errors import Fault, PolicyError
+from edgeproxy.errors import Fault, PluginError, PolicyError
 from edgeproxy.http import Exchange, Fetch, Response
-from edgeproxy.pipeline import each, handle
+from edgeproxy.pipeline import each, handle, is_cancelled
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.policy import LoadedPlugin, Policy
 
 log = logging.getLogger("edgeproxy")
+
+SHUTDOWN_S = 10.0  # for one plugin
 
 
 class App:
@@ -39,11 +41,12 @@ class App:
         started: list[LoadedPlugin] = []
         for plugin in fresh:
             try:
-                await _call(plugin, "startup")
-            except Exception as error:
+                await _call(plugin, "startup", policy.core.limits.hook_timeout)
+            except BaseException as error:
                 await _shut_down(started)
-                fault = Fault("plugin-failed", f"plugin {plugin.name!r} failed in startup: {error}")
-                raise PolicyError([fault]) from error
+                if not isinstance(error, PluginError):
+                    raise
+                raise PolicyError([Fault("plugin-failed", str(error))]) from error
             started.append(plugin)
         before = self._started
         self.plan = plan
@@ -73,18 +76,28 @@ class App:
         self._started = []
 
 
-async def _call(plugin: LoadedPlugin, hook: str) -> None:
+async def _call(plugin: LoadedPlugin, hook: str, within_s: float) -> None:
+    """Run a hook of the plugin's life, if it has it. Whatever it raises becomes a PluginError."""
     function = getattr(plugin.instance, hook, None)
-    if function is not None:
-        result = function()
-        if inspect.isawaitable(result):
-            await result
+    if function is None:
+        return
+    try:
+        async with asyncio.timeout(within_s):
+            result = function()
+            if inspect.isawaitable(result):
+                await result
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: it would end the program for all others
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            raise
+        reason = f"it took more than {within_s:g} s" if isinstance(error, TimeoutError) else error
+        raise PluginError(plugin.name, hook, f"{type(error).__name__}: {reason}") from error
 
 
 async def _shut_down(plugins: list[LoadedPlugin]) -> None:
     for plugin in reversed(plugins):
         try:
-            async with asyncio.timeout(10):
-                await _call(plugin, "shutdown")
-        except Exception:
-            log.exception("plugin %r failed in shutdown", plugin.name)
+            await _call(plugin, "shutdown", SHUTDOWN_S)
+        except PluginError as error:
+            log.exception("%s", error)

@@ -23,7 +23,7 @@ from edgeproxy.fronting import (
     settle_location,
     upstream_request,
 )
-from edgeproxy.http import Exchange, Fetch, Headers, Origin, Request, Response, Target
+from edgeproxy.http import Body, Exchange, Fetch, Headers, Origin, Request, Response, Target
 from edgeproxy.plan import Hook, Phase, Plan, Route
 from edgeproxy.routing import find
 
@@ -155,8 +155,17 @@ async def cache_key(
     lines = [f"{origin.name} {request.scheme}://{request.authority}{request.target}"]
     for hook in route.phases.cache_key:
         parts = await run(plan, hook, Iterable, exchange)
-        lines += sorted(f"{name}={value!r}" for name, value in parts or ())
+        try:
+            lines += sorted(_key_line(*part) for part in (() if parts is None else parts))
+        except Exception as error:
+            failed(hook, f"{type(error).__name__}: {error}", error)
     return "\n".join(lines)
+
+
+def _key_line(name: Any, value: Any) -> str:
+    if not (isinstance(name, str) and isinstance(value, str)):
+        raise TypeError("a part of a key is a pair of texts")
+    return f"{name}={value!r}"
 
 
 def unsupported(method: str) -> Response:
@@ -245,19 +254,46 @@ async def run(plan: Plan, hook: Hook, expected: type[Any], *arguments: Any) -> A
     try:
         result = hook.call(*arguments)
         if inspect.isawaitable(result):
-            async with asyncio.timeout(plan.limits.hook_timeout):
+            async with asyncio.timeout(plan.limits.hook_timeout) as deadline:
                 result = await result
-    except (ClientError, UpstreamError, asyncio.CancelledError):
+            if deadline.expired():  # and the hook made nothing of being told so
+                raise TimeoutError
+    except KeyboardInterrupt:
         raise
-    except Exception as error:
+    except (ClientError, UpstreamError) as error:
+        if hook.phase != "finish":
+            raise
+        return failed(hook, str(error), error)
+    except BaseException as error:  # SystemExit too: it would end the program for all others
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            raise
         return failed(hook, f"{type(error).__name__}: {error}", error)
     if result is not None and not isinstance(result, expected):
         return failed(hook, f"returned {type(result).__name__}, not {expected.__name__} or None")
+    left = result if expected is Response else arguments[-1]
+    if isinstance(left, Response) and (reason := unsendable(left)):
+        return failed(hook, reason)
     hook.failures = 0
     return result
 
 
-def failed(hook: Hook, reason: str, cause: Exception | None = None) -> None:
+def is_cancelled() -> bool:
+    """Whether this task is to end, or a CancelledError is only something that a plugin raised."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def unsendable(response: Any) -> str:
+    """What about `response` keeps it from being sent; empty if nothing does."""
+    status = response.status
+    if not isinstance(status, int) or not (200 <= status <= 599 or response.tunnel):
+        return f"left a response with status {status!r}"
+    if not (isinstance(response.headers, Headers) and isinstance(response.body, Body)):
+        return "left a response whose headers or body are something else"
+    return ""
+
+
+def failed(hook: Hook, reason: str, cause: BaseException | None = None) -> None:
     """A hook's failure: ends the request where the phase is closed, is logged where it is open."""
     error = PluginError(hook.plugin, hook.phase, reason)
     if hook.closed:

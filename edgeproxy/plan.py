@@ -302,7 +302,9 @@ def _arguments(function: Callable[..., Any]) -> tuple[str, ...]:
 def _registered(plugin: LoadedPlugin, register: Callable[[], Iterable[Any]]) -> Iterable[Any]:
     try:
         return tuple(register())
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginError(plugin.name, "register_tiers", repr(error)) from error
 
 

@@ -135,6 +135,12 @@ class Journeys:
             assert exchange is not None
             response = upstream_failed(exchange, error)
             data = response.body.data
+        except Exception as error:  # a body that a plugin made
+            assert exchange is not None
+            log.exception("request %s failed", exchange.id)
+            exchange.error = repr(error)
+            response = error_response(exchange, 500, "edgeproxy failed")
+            data = response.body.data
         if data is None or response.tunnel:
             self._through_pipe(flow, functools.partial(self._deliver_late, exchange, response))
             return
@@ -222,6 +228,9 @@ class Journeys:
             if response.tunnel is None:
                 exchange.error = exchange.error or "the client went away"
             raise
+        except Exception as error:  # a body that a plugin made
+            exchange.error = repr(error)
+            log.exception("request %s failed", exchange.id)
         finally:
             far.close()
             await response.body.close()

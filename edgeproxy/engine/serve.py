@@ -116,7 +116,7 @@ class Server:
             await self.app.load(self._read())
         except PolicyError as error:
             log.error("the policy was not reloaded, %s stays:\n%s", self.app.plan.version, error)
-        except Exception:
+        except (Exception, SystemExit):  # a plugin may try to end the program
             log.exception("the policy was not reloaded, %s stays", self.app.plan.version)
         else:
             log.info("policy %s is in force", self.app.plan.version)
