@@ -1,6 +1,7 @@
 """All that a plugin may import. Nothing here changes without a line in the changelog."""
 
-from edgeproxy.caching.tiers import StoredResponse, Tier
+from edgeproxy.caching.purges import Mark, Selection
+from edgeproxy.caching.tiers import KeepsMarks, Listed, Listing, StoredResponse, Tier
 from edgeproxy.errors import ClientError, PluginError, UpstreamError
 from edgeproxy.hooks import hookimpl
 from edgeproxy.http import (
@@ -48,6 +49,10 @@ __all__ = [
     "FieldName",
     "Filter",
     "Headers",
+    "KeepsMarks",
+    "Listed",
+    "Listing",
+    "Mark",
     "Matcher",
     "Name",
     "OneOrMany",
@@ -59,6 +64,7 @@ __all__ = [
     "Request",
     "Response",
     "Secret",
+    "Selection",
     "Size",
     "StoredResponse",
     "Target",

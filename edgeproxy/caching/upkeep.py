@@ -33,6 +33,7 @@ class Upkeep:
         self._keepers = [tier for tier in tiers if isinstance(tier, KeepsMarks)]
         self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
+        self._is_behind = False  # something could not be written down
         for tier in self._keepers:
             tier.follow_marks(self._heard)
 
@@ -40,7 +41,7 @@ class Upkeep:
         """Know what was purged before the start, and begin to watch and to sweep."""
         for tier in self._keepers:
             await self._safely(tier, tier.read_marks())
-        await self.save(Changes({(m.kind, m.value): m for m in self._purges.marks()}))
+        await self._save_all()
         self._tasks = [asyncio.ensure_future(self._sweep_on())]
         if self._keepers:
             self._tasks.append(asyncio.ensure_future(self._read_on()))
@@ -57,10 +58,16 @@ class Upkeep:
         if not (changes.new or changes.gone):
             return []
         new = list(changes.new.values())
-        return [
+        failed = [
             tier.name for tier in self._keepers
             if not await self._safely(tier, tier.save_marks(new, changes.gone))
         ]  # fmt: skip
+        self._is_behind = self._is_behind or bool(failed)
+        return failed
+
+    async def _save_all(self) -> None:
+        self._is_behind = False
+        await self.save(Changes({(m.kind, m.value): m for m in self._purges.marks()}))
 
     async def sweep(self) -> int:
         """Remove what hard marks cover, then forget marks under which nothing lies any more.
@@ -115,6 +122,8 @@ class Upkeep:
             await asyncio.sleep(READ_EVERY_S)
             for tier in self._keepers:
                 await self._safely(tier, tier.read_marks())
+            if self._is_behind:
+                await self._save_all()
 
     def _heard(self, marks: Sequence[Mark]) -> None:
         if self._purges.merge(marks).new:

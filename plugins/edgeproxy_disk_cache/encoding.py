@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import blake2b
 
-from edgeproxy.api import Headers, StoredResponse
+from edgeproxy.api import Headers, Listed, StoredResponse
 
 
 class Damaged(Exception):
@@ -29,6 +29,9 @@ def head_of(entry: StoredResponse) -> bytes:
             "times": [entry.stored_at_s, entry.requested_at_s, entry.fresh_for_s, entry.age_s],
             "vary": entry.vary,
             "tags": entry.tags,
+            "url": entry.url,
+            "validators": entry.validators,
+            "gone": entry.gone_at_s,
             "length": len(entry.body),
         },
         separators=(",", ":"),
@@ -60,6 +63,15 @@ def entry_of(name: bytes, head: object, body: object, digest: object) -> StoredR
     head, body = _bytes(head), _bytes(body)
     if digest_of(name, head, body) != digest:
         raise Damaged("the digest does not fit")
+    return _parsed(head, body)
+
+
+def listed(head: object) -> Listed:
+    """What `head` says, unproven, without the body."""
+    return Listed(_parsed(_bytes(head), b""), length_of(head))
+
+
+def _parsed(head: bytes, body: bytes) -> StoredResponse:
     try:
         data = json.loads(head)
         stored_at_s, requested_at_s, fresh_for_s, age_s = data["times"]
@@ -74,8 +86,11 @@ def entry_of(name: bytes, head: object, body: object, digest: object) -> StoredR
             age_s=age_s,
             vary=tuple((n, v) for n, v in data["vary"]),
             tags=tuple(data["tags"]),
+            url=data.get("url", ""),
+            validators=tuple((n, v) for n, v in data.get("validators", ())),
+            gone_at_s=data.get("gone", 0.0),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"head: {error}") from error
 
 

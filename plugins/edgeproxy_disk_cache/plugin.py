@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-from edgeproxy.api import Config, Size, StoredResponse, Tier, hookimpl
+from edgeproxy.api import Config, Listed, Mark, Size, StoredResponse, Tier, hookimpl
 from edgeproxy.api import Plugin as BasePlugin
 
 from .store import Store
@@ -42,15 +43,14 @@ class DiskTier:
         self._writer = ThreadPoolExecutor(1, "disk-cache-write")
         self._readers = ThreadPoolExecutor(READERS, "disk-cache-read")
         self._waiting_bytes = 0
+        self._heard: Callable[[Sequence[Mark]], None] = lambda marks: None
         self._is_closed = False
 
     def get(self, id: str) -> StoredResponse | None:
         return None
 
     async def load(self, id: str) -> StoredResponse | None:
-        if self._is_closed:
-            return None
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._store.load, id)
+        return await self._read(self._store.load, id)
 
     async def put(self, id: str, entry: StoredResponse) -> None:
         if self._waiting_bytes + entry.size > MAX_WAITING_BYTES:
@@ -65,7 +65,36 @@ class DiskTier:
     async def remove(self, id: str) -> None:
         await self._write(self._store.remove, id)
 
+    async def entries(self) -> AsyncIterator[Sequence[Listed]]:
+        after = 0
+        while after >= 0 and not self._is_closed:
+            page = await self._read(self._store.listed, after)
+            if page is None:
+                raise OSError(f"{self._store.path} cannot be read now")
+            after, batch = page
+            yield batch
+
+    def follow_marks(self, heard: Callable[[Sequence[Mark]], None]) -> None:
+        self._heard = heard
+
+    async def read_marks(self) -> None:
+        await self._read(self._store.read_marks)
+
+    async def save_marks(self, new: Sequence[Mark], gone: Sequence[Mark] = ()) -> bool:
+        if self._is_closed:
+            return False
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, self._store.save_marks, new, gone)
+
     async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def tell(marks: Sequence[Mark]) -> None:
+            """Before the result of the read that found them gets to the loop."""
+            with suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(lambda: self._heard(marks))
+
+        self._store.heard = tell
         await self._write(self._store.open)
 
     async def close(self) -> None:
@@ -79,6 +108,11 @@ class DiskTier:
 
     def stats(self) -> dict[str, int]:
         return dict(self._store.stats)
+
+    async def _read[*A, T](self, work: Callable[[*A], T | None], *args: *A) -> T | None:
+        if self._is_closed:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work, *args)
 
     async def _write(self, work: Callable[..., None], *args: object) -> None:
         if not self._is_closed:

@@ -17,14 +17,14 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgeproxy.api import StoredResponse
+from edgeproxy.api import Listed, Mark, StoredResponse
 
-from . import folder
-from .encoding import Damaged, digest_of, entry_of, head_of, length_of, name_of
+from . import folder, marks
+from .encoding import Damaged, digest_of, entry_of, head_of, length_of, listed, name_of
 
 FORMAT = 1  # of the index, kept in its user_version; another one is set aside
 INLINE_BYTES = 256 * 1024
@@ -52,6 +52,7 @@ CREATE TRIGGER changed AFTER UPDATE OF size ON entries BEGIN
   UPDATE totals SET bytes = bytes - OLD.size + NEW.size; END;
 CREATE TRIGGER gone AFTER DELETE ON entries BEGIN
   UPDATE totals SET objects = objects - 1, bytes = bytes - OLD.size; END;
+{marks.SCHEMA}
 PRAGMA user_version = {FORMAT};
 """
 
@@ -86,6 +87,7 @@ class Index:
         self._lock = threading.Lock()  # over the list and `_is_closed`
         self._writing = threading.Lock()
         self._is_closed = False
+        self.marks_told: int | None = None  # the change of the marks that was told of last
         self._writer = self._connect()
         try:
             self._check_format()
@@ -122,6 +124,10 @@ class Index:
             found = self._format()
         if found != FORMAT:
             raise Damaged(f"its format is {found}, not {FORMAT}")
+        if not marks.are_kept(self._writer):  # begun by an earlier version
+            with self.transaction() as connection:
+                for statement in _statements(marks.SCHEMA):
+                    connection.execute(statement)
 
     def _format(self) -> int:
         return int(self._writer.execute("PRAGMA user_version").fetchone()[0])
@@ -147,11 +153,13 @@ class Index:
         connection.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, by one thread at a time."""
+    def transaction(self, *, synced: bool = False) -> Iterator[sqlite3.Connection]:
+        """All or nothing, by one thread at a time; with `synced`, safe on the disk at the end."""
         with self._writing:
             if self._is_closed:
                 raise Unavailable
+            if synced:
+                self._writer.execute("PRAGMA synchronous = FULL")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -160,6 +168,9 @@ class Index:
                 with suppress(sqlite3.Error):
                     self._writer.execute("ROLLBACK")
                 raise
+            finally:
+                if synced:
+                    self._writer.execute("PRAGMA synchronous = NORMAL")
 
     def close(self) -> None:
         """Close what is idle now, and the rest when it comes back."""
@@ -199,6 +210,7 @@ class Store:
     ) -> None:
         self.path = path
         self.max_bytes = max_bytes
+        self.heard: Callable[[Sequence[Mark]], None] = lambda marks: None  # in any thread
         self.stats = {"objects": 0, "bytes": 0, "max_bytes": max_bytes}
         self._wall, self._monotonic = wall, monotonic
         self._index: Index | None = None
@@ -231,6 +243,26 @@ class Store:
     def remove(self, id: str) -> None:
         """Forget the entry under `id`."""
         self._safely("remove", lambda index: self._remove(index, name_of(id)))
+
+    def listed(self, after: int) -> tuple[int, list[Listed]] | None:
+        """Entries that stand after the place `after`, and the place of the last; None if the disk
+        does not say."""
+        return self._safely("read", lambda index: self._listed(index, after))
+
+    def read_marks(self) -> None:
+        """Tell `heard` of the marks, if they have changed since."""
+        self._safely("read", self._read_marks)
+
+    def save_marks(self, new: Sequence[Mark], gone: Sequence[Mark]) -> bool:
+        """Keep and drop marks; True once the disk has that."""
+
+        def save(index: Index) -> bool:
+            with index.transaction(synced=True) as connection:
+                marks.save(connection, new, gone)
+            return True
+
+        # A damaged index is set aside, entries and all, and a new one takes its place.
+        return bool(self._safely("write", save) or self._safely("write", save))
 
     def close(self) -> None:
         """Write down what was used, and close. Nothing is found or kept afterwards."""
@@ -349,11 +381,14 @@ class Store:
     def _load(self, index: Index, name: bytes) -> StoredResponse | None:
         with index.reader() as connection:
             row = connection.execute(
-                "SELECT digest, file, head, body FROM entries WHERE name = ?", (name,)
+                f"SELECT digest, file, head, body, {marks.CHANGE} FROM entries WHERE name = ?",
+                (name,),
             ).fetchone()
         if row is None:
             return None
-        digest, file, head, body = row
+        digest, file, head, body, change = row
+        if change != index.marks_told:
+            self._read_marks(index)
         try:
             if file is not None:
                 body = _read_file(index.bodies, file, length_of(head))
@@ -364,6 +399,32 @@ class Store:
             return None
         self._used[name] = self._now()
         return entry
+
+    def _listed(self, index: Index, after: int) -> tuple[int, list[Listed]]:
+        self._read_marks(index)
+        with index.reader() as connection:
+            rows = connection.execute(
+                "SELECT rowid, name, digest, head FROM entries WHERE rowid > ? "
+                "ORDER BY rowid LIMIT 250",
+                (after,),
+            ).fetchall()
+        found = []
+        for _, name, digest, head in rows:
+            try:
+                found.append(listed(head))
+            except Damaged as error:
+                self._say(f"a damaged entry is dropped: {error}")
+                self._remove(index, name, digest)
+        return (rows[-1][0] if rows else -1), found
+
+    def _read_marks(self, index: Index) -> None:
+        with index.reader() as connection:
+            change = marks.change(connection)
+            if change == index.marks_told:
+                return
+            kept = marks.read(connection)
+        self.heard(kept)
+        index.marks_told = change  # only now: another thread may rely on it at once
 
     # ------------------------------------------------------------ writing
 

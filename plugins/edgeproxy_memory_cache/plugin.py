@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import batched
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
-from edgeproxy.api import Config, Size, StoredResponse, Tier, hookimpl
+from edgeproxy.api import Config, Listed, Size, StoredResponse, Tier, hookimpl
 from edgeproxy.api import Plugin as BasePlugin
 
 LARGEST_SHARE = 8  # an entry above 1/8 of the tier would push out too many others
@@ -43,6 +44,12 @@ class MemoryTier:
 
     async def remove(self, id: str) -> None:
         self._entries.pop(id, None)
+
+    async def entries(self) -> AsyncIterator[Sequence[Listed]]:
+        for ids in batched(list(self._entries), 500):
+            # Past the LRU table's own access: to be listed is not to be used.
+            found = [Cache.__getitem__(self._entries, id) for id in ids if id in self._entries]
+            yield [Listed(entry, len(entry.body)) for entry in found]
 
     def stats(self) -> dict[str, int]:
         return {

@@ -407,6 +407,7 @@ FULL = """
         found = store.load(f"id-{{number}}")
         assert found in (None, sample(number))
         kept += found is not None
+    clock.now_s += 1.1
     assert store.load("small") == sample(1)
     assert kept < 100, kept
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
