@@ -410,6 +410,7 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _PLAIN_PATH = re.compile(
     r"(?:/[A-Za-z0-9\-_~!$&'()*+,;=:@]+(?:\.[A-Za-z0-9\-_~!$&'()*+,;=:@]+)*)+/?|/"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 
 
@@ -437,6 +438,8 @@ def normalise_path(path: str, *, encoded_slashes: bool = False) -> str:
 
     if "\\" in path:
         raise ClientError(400, "the path holds a backslash")
+    if _CONTROL.search(path):
+        raise ClientError(400, "the path holds a control character")
     decoded = _ESCAPE.sub(decode, path)
     segments: list[str] = []
     parts = decoded.split("/")[1:]
