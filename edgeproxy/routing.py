@@ -74,6 +74,7 @@ class RouteIndex[R]:
         self, hosts: Sequence[str] | None, path: PathMatch | None, candidate: Candidate[R]
     ) -> None:
         for host in hosts or ("",):
+            self._names_hosts |= host != ""
             node = self._hosts.setdefault(host.lower(), _Node())
             node.insert(literal_segments(path), candidate)
 
@@ -81,7 +82,7 @@ class RouteIndex[R]:
         """Every match whose host fits and whose literal segments lead to `path`, in order."""
         segments = path.split("/")[1:]
         found: list[Candidate[R]] = []
-        for name in _host_names(host) if len(self._hosts) > 1 else ("",):
+        for name in _host_names(host) if self._names_hosts else ("",):
             node = self._hosts.get(name)
             if node is not None:
                 node.collect(segments, found)
