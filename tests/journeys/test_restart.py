@@ -68,6 +68,11 @@ async def test_a_page_is_served_from_disk_after_a_restart_without_the_origin(
             assert answer.status == 502
 
 
+@pytest.fixture
+def keepachangelog(shared_sites: Path) -> Path:
+    return shared_sites / "keepachangelog" / "site"
+
+
 def digests(root: Path) -> dict[str, bytes]:
     """What every file of a site hashes to, by its path."""
     files = [path for path in root.rglob("[!.]*") if path.is_file()]
@@ -137,19 +142,18 @@ class Mortals:
 
 
 async def test_killed_under_load_it_never_serves_a_damaged_entry(
-    shared_sites: Path, policy: Path
+    keepachangelog: Path, policy: Path
 ) -> None:
     """Twenty times: visitors ask, the process dies in the middle, the next one serves its cache.
 
     Every whole answer is compared with the file it stands for.
     """
-    root = shared_sites / "keepachangelog" / "site"
-    expected = digests(root)
+    expected = digests(keepachangelog)
     # Room for a part of the site, so that entries are also removed all the time.
     policy.write_text(POLICY.format(folder=policy.parent / "cache", memory="256KiB", disk="2MiB"))
     chance = random.Random(20)
     whole, from_disk = 0, 0
-    async with Pages(root) as site, Mortals(policy, site.url) as mortals:
+    async with Pages(keepachangelog) as site, Mortals(policy, site.url) as mortals:
         for _ in range(KILLS):
             url = await mortals.born()
             left = chance.randrange(20, 400)
