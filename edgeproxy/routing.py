@@ -69,6 +69,7 @@ class RouteIndex[R]:
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Node[R]] = {}  # "" for any, "example.org", "*.example.org"
+        self._names_hosts = False
 
     def add(
         self, hosts: Sequence[str] | None, path: PathMatch | None, candidate: Candidate[R]
