@@ -16,6 +16,7 @@ from edgeproxy.caching.fields import (
     strongly_equal,
     weakly_equal,
 )
+from edgeproxy.caching.tiers import StoredBody
 from edgeproxy.http import Body, Headers, Request, Response
 
 _ASKED = frozenset(
@@ -182,7 +183,7 @@ def tailored(
     asked: Asked,
     status: int,
     fields: list[tuple[bytes, bytes]],
-    body: bytes,
+    body: StoredBody,
     received_at_s: float,
     now_s: float,
 ) -> Response:
@@ -199,14 +200,25 @@ def tailored(
             return _without_body(decided, fields)
     if asked.range is not None and status == 200:
         return _ranged(request, asked.range, headers, body, now_s)
-    return Response(status, headers, Body(b"" if asked.is_head else body))
+    return Response(status, headers, Body() if asked.is_head else content(body))
 
 
-def _ranged(request: Request, wanted: str, headers: Headers, body: bytes, now_s: float) -> Response:
+def content(body: StoredBody, first: int = 0, length: int | None = None) -> Body:
+    """`length` bytes of `body` from `first` on, or all of it."""
+    if length is None:
+        length = len(body)
+    if isinstance(body, bytes):
+        return Body(body if length == len(body) else body[first : first + length])
+    return Body(None, stream=body.stream(first, length), length=length)
+
+
+def _ranged(
+    request: Request, wanted: str, headers: Headers, body: StoredBody, now_s: float
+) -> Response:
     encoded = (headers.get("content-encoding") or "identity").lower() != "identity"
     span = None if encoded else byte_range(wanted, len(body))
     if span is None or not if_range_holds(request.headers, headers, now_s):
-        return Response(200, headers, Body(body))
+        return Response(200, headers, content(body))
     if span == UNSATISFIABLE:
         refused = _without_body(416, headers.fields)
         refused.headers.add("Content-Range", f"bytes */{len(body)}")
@@ -214,7 +226,7 @@ def _ranged(request: Request, wanted: str, headers: Headers, body: bytes, now_s:
     first, last = span
     headers.set("Content-Length", str(last - first + 1))
     headers.set("Content-Range", f"bytes {first}-{last}/{len(body)}")
-    return Response(206, headers, Body(body[first : last + 1]))
+    return Response(206, headers, content(body, first, last - first + 1))
 
 
 def without_conditions(headers: Headers) -> Headers:

@@ -37,7 +37,7 @@ from edgeproxy.caching.freshness import (
 from edgeproxy.caching.levels import Found, Levels, vary_names
 from edgeproxy.caching.purges import TAG_FIELDS, Purges, Selection, response_tags
 from edgeproxy.caching.rules import policy_ttl_s
-from edgeproxy.caching.tiers import StoredResponse, Tier
+from edgeproxy.caching.tiers import StoredResponse, Tier, is_same
 from edgeproxy.caching.upkeep import SLOWEST_FETCH_S, Upkeep
 from edgeproxy.caching.variants import accepted_coding, selection
 from edgeproxy.errors import UpstreamError
@@ -318,7 +318,7 @@ class Cache:
         """Fetch for this client only; `as_asked` with its own conditions and range."""
         if errand.asked.is_head and as_asked:
             response = await self._forward(errand, errand.own_request())
-            self._hide_tags(response.headers)
+            self.hide_tags(response.headers)
             verdict = "pass" if fwd.startswith("bypass") else "miss"
             status = f"edgeproxy; fwd={fwd}; fwd-status={response.status}"
             return Answer(response, verdict, status)
@@ -449,7 +449,7 @@ class Cache:
         tags = stale.tags
         if any(name in newer for name in (*TAG_FIELDS, "cache-groups")):
             tags = response_tags(newer, errand.rule.tags if errand.rule else ())
-            self._hide_tags(newer)
+            self.hide_tags(newer)
         validators = stale.validators
         if validators:  # the origin's are news of the origin's; clients know the body by others
             validators = _validators(newer) or validators
@@ -490,7 +490,8 @@ class Cache:
         )
         return Kept(entry, shared=True, fwd_status=response.status, detail="gone")
 
-    def _hide_tags(self, headers: Headers) -> None:
+    def hide_tags(self, headers: Headers) -> None:
+        """Keep from clients what is meant for caches, unless the policy says otherwise."""
         if not self._pass_tags:
             headers.remove(*TAG_FIELDS)
 
@@ -508,7 +509,7 @@ class Cache:
         status = response.status
         ttl_s = policy_ttl_s(errand.rule, status)
         tags = response_tags(response.headers, errand.rule.tags if errand.rule else ())
-        self._hide_tags(response.headers)
+        self.hide_tags(response.headers)
         why = why_not_stored(
             "GET",
             errand.asked.has_credentials,
@@ -736,7 +737,8 @@ def _is_same(stale: StoredResponse, entry: StoredResponse, body: bytes) -> bool:
     """Whether the origin has sent again what is here already, whatever it calls it now."""
     return (
         bool(_validators(stale.headers))
-        and (stale.status, stale.body) == (entry.status, body)
+        and stale.status == entry.status
+        and is_same(stale.body, body)
         and stale.vary == entry.vary
         and all(stale.headers.joined(n) == entry.headers.joined(n) for n in _OF_THE_BYTES)
     )
@@ -755,7 +757,7 @@ def _unchanged(stale: StoredResponse, entry: StoredResponse) -> StoredResponse:
             headers.add(name, value)
     validators = _validators(entry.headers)
     kept = () if validators == _validators(headers) else validators
-    return replace(entry, headers=headers, body=stale.body, validators=kept)
+    return replace(entry, headers=headers, body=stale.body, encoded=stale.encoded, validators=kept)
 
 
 def _is_kept_though_gone(

@@ -17,11 +17,13 @@ from weakref import WeakValueDictionary
 from edgeproxy.caching.fields import members
 from edgeproxy.caching.freshness import MAX_VARY_FIELDS
 from edgeproxy.caching.purges import Purges
-from edgeproxy.caching.tiers import StoredResponse, Tier
+from edgeproxy.caching.tiers import Spills, StoredResponse, TakesSpills, Tier, is_same
 from edgeproxy.caching.variants import selection, variant_id
 from edgeproxy.http import Headers
 
 MAX_VARIANTS = 64
+PROMOTED_BYTES = 1024 * 1024
+"""A larger body that a tier keeps on disk stays there, and is sent from there."""
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,12 @@ class Levels:
         self.tiers = tuple(tiers)
         self.purges = purges or Purges()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._changes = [0] * 1024  # by hash of the id
+        self._promoted = [0] * len(self.tiers)
+        self._takers = [tier for tier in self.tiers if isinstance(tier, TakesSpills)]
+        for tier in self.tiers[:-1]:
+            if isinstance(tier, Spills) and self._takers:
+                tier.follow_evictions(self._demote)
 
     def get(self, key: str, headers: Headers, coding: str, url: str = "") -> Found:
         """What can be had without waiting, to answer for the public `url`."""
@@ -76,8 +84,11 @@ class Levels:
             return Found(id, has_variants=True)
         return Found(id, entry, tier, has_variants=True)
 
-    async def put(self, entry: StoredResponse, headers: Headers, coding: str) -> None:
-        """Keep `entry` as the answer to requests that choose as `headers` and `coding` do."""
+    async def put(self, entry: StoredResponse, headers: Headers, coding: str) -> str:
+        """Keep `entry` as the answer to requests that choose as `headers` and `coding` do.
+
+        The id under which it stands.
+        """
         key = entry.key
         names = vary_names(entry.headers)
         async with self._lock(key):
@@ -85,7 +96,7 @@ class Levels:
             if not names:
                 await self._put(key, entry)
                 await self._remove_all(_ids(record))
-                return
+                return key
             known = [name for name, _ in record.vary] if record else []
             union = known + [name for name in names if name not in known]
             if len(union) > MAX_VARY_FIELDS:
@@ -98,6 +109,7 @@ class Levels:
             if record is None or after != before or union != known:
                 await self._put(key, _record(key, union, after[-MAX_VARIANTS:], entry))
                 await self._remove_all(set(before) - set(after[-MAX_VARIANTS:]))
+            return id
 
     async def forget(self, id: str) -> None:
         """No entry under `id` any more, nor any variant of it if it is a key."""
@@ -118,6 +130,7 @@ class Levels:
         return None, ""
 
     async def _load(self, id: str, url: str = "") -> tuple[StoredResponse | None, str]:
+        before = self._state(id)
         for level, tier in enumerate(self.tiers):
             try:
                 entry = await tier.load(id)
@@ -130,12 +143,71 @@ class Levels:
             if left is None:
                 await self._remove_from(tier, id)
                 continue
-            for upper in self.tiers[:level]:
-                await self._put_in(upper, id, entry)
+            if level and await self._promote(level, id, entry, before):
+                return left, f"{tier.name}_promoted"
             return left, tier.name
         return None, ""
 
+    async def _promote(self, level: int, id: str, entry: StoredResponse, before: int) -> bool:
+        """Put into the tiers above what was found in this one, unless it has changed since the
+        state `before`; whether it is there now."""
+        if entry.is_lazy:
+            if entry.body_bytes > PROMOTED_BYTES:
+                return False
+            try:
+                entry = await entry.read()
+            except OSError as error:
+                log.warning("cache tier %s: %s", self.tiers[level].name, error)
+                return False
+        if self._state(id) != before:
+            return False
+        for upper in self.tiers[:level]:
+            await self._put_in(upper, id, entry)
+        self._promoted[level] += 1
+        return True
+
+    def _demote(self, id: str, entry: StoredResponse) -> None:
+        """Offer what a tier lets go to those that did not keep it at once. Without waiting, so
+        that it cannot come after a later removal."""
+        if self.purges.seen(entry) is None:
+            return
+        for taker in self._takers:
+            taker.offer(id, entry)
+
+    def _state(self, id: str) -> int:
+        """Another number after each change of what stands under `id`."""
+        return self._changes[hash(id) % len(self._changes)]
+
+    def _changed(self, id: str) -> None:
+        self._changes[hash(id) % len(self._changes)] += 1
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """What each tier tells of itself, and how often an entry moved up from it."""
+        return {
+            tier.name: {**tier.stats(), "promoted": promoted}
+            for tier, promoted in zip(self.tiers, self._promoted, strict=True)
+        }
+
+    async def add_encoded(
+        self, id: str, made_of: StoredResponse, encoded: tuple[tuple[str, bytes], ...]
+    ) -> None:
+        """Note with the entry under `id` its other codings, if it is still what they were made
+        of, in each tier that has it."""
+        async with self._lock(made_of.key):
+            for tier in self.tiers:
+                before = self._state(id)
+                try:
+                    entry = await tier.load(id)
+                    if entry is None or self._state(id) != before:
+                        continue
+                    if entry.encoded is None and is_same(entry.body, made_of.body):
+                        self._changed(id)
+                        await tier.put(id, replace(await entry.read(), encoded=encoded))
+                except Exception:
+                    log.exception("cache tier %s failed", tier.name)
+
     async def _put(self, id: str, entry: StoredResponse) -> None:
+        self._changed(id)
         for tier in self.tiers:
             await self._put_in(tier, id, entry)
 
@@ -147,6 +219,7 @@ class Levels:
 
     async def _remove_all(self, ids: Iterable[str]) -> None:
         for id in ids:
+            self._changed(id)
             for tier in self.tiers:
                 await self._remove_from(tier, id)
 
@@ -175,7 +248,9 @@ def _guessed_id(key: str, coding: str) -> str:
 
 def _ids(record: StoredResponse | None) -> list[str]:
     """The variants that a record lists, oldest first."""
-    return [str(id) for id in json.loads(record.body)] if record else []
+    if record is None or not isinstance(record.body, bytes):
+        return []
+    return [str(id) for id in json.loads(record.body)]
 
 
 def _record(

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edgeproxy.http import Headers
 
 if TYPE_CHECKING:
     from edgeproxy.caching.purges import Mark
+
+
+class LazyBody(Protocol):
+    """A body that stays where it is kept, on disk for example, and is read in pieces.
+
+    Every byte is proven before it is given out: damage raises an OSError, which ends the answer
+    before its end, and the entry goes.
+    """
+
+    def __len__(self) -> int: ...
+
+    def stream(self, first: int, length: int) -> AsyncIterator[bytes]:
+        """`length` bytes from position `first` on, in pieces."""
+        ...
+
+    async def read(self) -> bytes:
+        """All of it."""
+        ...
+
+    def is_same(self, data: bytes) -> bool:
+        """Whether it holds just these bytes; told without reading it."""
+        ...
+
+
+StoredBody = bytes | LazyBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +48,13 @@ class StoredResponse:
 
     `url` is the public URL it was first stored for: host and target, without scheme and port.
     `validators` are the origin's own, where the fields keep older ones for the same bytes.
+    `encoded` holds the same content in other codings, made by the cache; None: not tried yet.
     """
 
     key: str
     status: int
     headers: Headers
-    body: bytes
+    body: StoredBody
     stored_at_s: float  # when the response had been received
     requested_at_s: float  # when its request was sent, by `Purges.stamp`
     fresh_for_s: float  # freshness lifetime, from `stored_at_s` less the initial age
@@ -38,12 +64,41 @@ class StoredResponse:
     url: str = ""
     validators: tuple[tuple[str, str], ...] = ()  # If-None-Match, If-Modified-Since
     gone_at_s: float = 0.0  # when the origin first said that it has this no more; 0: it has
+    encoded: tuple[tuple[str, StoredBody], ...] | None = None  # coding and body
 
     @property
     def size(self) -> int:
         """Bytes of memory that the entry takes, about."""
         fields = sum(len(name) + len(value) + 120 for name, value in self.headers.fields)
-        return len(self.body) + len(self.key) + 512 + fields
+        return self.body_bytes + len(self.key) + 512 + fields
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of the body in all its codings."""
+        return len(self.body) + sum(len(body) for _, body in self.encoded or ())
+
+    @property
+    def is_lazy(self) -> bool:
+        return not isinstance(self.body, bytes)
+
+    async def read(self) -> StoredResponse:
+        """The same entry with its bodies in memory. Raises OSError for damage."""
+        if isinstance(self.body, bytes):
+            return self
+        encoded = [(coding, await _read(body)) for coding, body in self.encoded or ()]
+        whole = None if self.encoded is None else tuple(encoded)
+        return replace(self, body=await _read(self.body), encoded=whole)
+
+
+async def _read(body: StoredBody) -> bytes:
+    return body if isinstance(body, bytes) else await body.read()
+
+
+def is_same(one: StoredBody, data: StoredBody) -> bool:
+    """Whether two bodies are equal; if both are lazy, nobody knows, and they are not."""
+    if isinstance(one, bytes):
+        return one == data if isinstance(data, bytes) else data.is_same(one)
+    return isinstance(data, bytes) and one.is_same(data)
 
 
 class Tier(Protocol):
@@ -73,7 +128,28 @@ class Tier(Protocol):
         ...
 
     def stats(self) -> dict[str, int]:
-        """`objects`, `bytes`, `max_bytes`."""
+        """`objects`, `bytes` and `max_bytes`; and, since the start, those of `hits`, `misses`,
+        `admitted`, `rejected`, `evicted` and `promoted` that the tier can tell."""
+        ...
+
+
+@runtime_checkable
+class Spills(Protocol):
+    """What a tier does that says what it lets go to make room."""
+
+    def follow_evictions(self, heard: Callable[[str, StoredResponse], None]) -> None:
+        """Tell `heard`, on the event loop, of each evicted entry that had been used."""
+        ...
+
+
+@runtime_checkable
+class TakesSpills(Protocol):
+    """What a tier does that does not keep everything at once, and so takes up what a tier above
+    lets go."""
+
+    def offer(self, id: str, entry: StoredResponse) -> None:
+        """Keep `entry` unless something is here under `id`. Does not wait; what is put, removed
+        or offered later comes after it."""
         ...
 
 
