@@ -1,6 +1,6 @@
 """All that a plugin may import. Nothing here changes without a line in the changelog."""
 
-from edgeproxy.caching.purges import Mark, Selection
+from edgeproxy.caching.purges import EVERYTHING, CacheControl, Mark, Selection
 from edgeproxy.caching.tiers import KeepsMarks, Listed, Listing, StoredResponse, Tier
 from edgeproxy.errors import ClientError, PluginError, UpstreamError
 from edgeproxy.hooks import hookimpl
@@ -37,9 +37,11 @@ from edgeproxy.plugin import (
 )
 
 __all__ = [
+    "EVERYTHING",
     "Address",
     "Body",
     "BodyTooLarge",
+    "CacheControl",
     "ClientError",
     "Config",
     "Duration",

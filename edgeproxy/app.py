@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeproxy import log as access_log
+from edgeproxy.caching.purges import Purges, Selection
 from edgeproxy.errors import Fault, PluginError, PolicyError
 from edgeproxy.http import Exchange, Fetch, Response
 from edgeproxy.pipeline import each, handle, is_cancelled
@@ -21,7 +22,10 @@ SHUTDOWN_S = 10.0  # for one plugin
 
 
 class App:
-    """What the engines drive: `handle` an exchange, then `finish` it. `plan` is swapped whole."""
+    """What the engines drive: `handle` an exchange, then `finish` it. `plan` is swapped whole.
+
+    `purges` outlives every plan, so that no reload brings back what was purged.
+    """
 
     plan: Plan
 
@@ -29,6 +33,7 @@ class App:
         self._fetch = fetch
         self._write = write
         self._started: list[LoadedPlugin] = []
+        self.purges = Purges()
 
     async def load(self, policy: Policy) -> None:
         """Put `policy` in force. If anything in it fails, what was in force stays in force.
@@ -36,22 +41,33 @@ class App:
         Plugins whose section did not change come with `policy` as they are and go on running;
         new ones are started before the swap, those no longer wanted are shut down after it.
         """
-        plan = compile_plan(policy)
+        plan = compile_plan(policy, self.purges)
         fresh = [plugin for plugin in policy.plugins if plugin not in self._started]
         started: list[LoadedPlugin] = []
         for plugin in fresh:
             try:
-                await _call(plugin, "startup", policy.core.limits.hook_timeout)
+                await _call(plugin, "startup", policy.core.limits.hook_timeout, cache=self)
             except BaseException as error:
                 await _shut_down(started)
                 if not isinstance(error, PluginError):
                     raise
                 raise PolicyError([Fault("plugin-failed", str(error))]) from error
             started.append(plugin)
-        before = self._started
+        await plan.cache.upkeep.open()
+        before, former = self._started, getattr(self, "plan", None)
         self.plan = plan
         self._started = list(policy.plugins)
+        if former is not None:
+            await former.cache.upkeep.close()
         await _shut_down([plugin for plugin in before if plugin not in policy.plugins])
+
+    async def purge(self, selection: Selection) -> list[str]:
+        """See `Cache.purge`; of the plan in force, whichever that is by then."""
+        return await self.plan.cache.purge(selection)
+
+    async def invalidate(self, selection: Selection) -> list[str]:
+        """See `Cache.invalidate`."""
+        return await self.plan.cache.invalidate(selection)
 
     @property
     def plugins(self) -> tuple[LoadedPlugin, ...]:
@@ -76,14 +92,18 @@ class App:
         self._started = []
 
 
-async def _call(plugin: LoadedPlugin, hook: str, within_s: float) -> None:
-    """Run a hook of the plugin's life, if it has it. Whatever it raises becomes a PluginError."""
+async def _call(plugin: LoadedPlugin, hook: str, within_s: float, **arguments: object) -> None:
+    """Run a hook of the plugin's life, if it has it, with those of `arguments` that it names.
+
+    Whatever it raises becomes a PluginError.
+    """
     function = getattr(plugin.instance, hook, None)
     if function is None:
         return
     try:
         async with asyncio.timeout(within_s):
-            result = function()
+            named = inspect.signature(function).parameters
+            result = function(**{name: arguments[name] for name in named if name in arguments})
             if inspect.isawaitable(result):
                 await result
     except KeyboardInterrupt:

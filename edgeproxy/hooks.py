@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import pluggy
 
+from edgeproxy.caching.purges import CacheControl
 from edgeproxy.caching.tiers import Tier
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Exchange, Request, Response, Target
@@ -28,8 +29,8 @@ class Hooks:
         """
 
     @hookspec
-    async def startup(self) -> None:
-        """Open what the plugin holds. Runs before the first request.
+    async def startup(self, cache: CacheControl) -> None:
+        """Open what the plugin holds. Runs before the first request; `cache` can be purged later.
 
         Results: none. A failure stops the start, or the reload, which then changes nothing.
         """

@@ -105,12 +105,15 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
     try:
         if route.cached and method in _CACHED_METHODS and request.body.length == 0:
             key = await cache_key(exchange, plan, route, origin, request)
-            answered = await plan.cache.read_through(request, key, route.rule, forward)
+            url = exchange.request.host + exchange.request.path
+            url = url if target.query is None else f"{url}?{target.query}"
+            answered = await plan.cache.read_through(request, key, route.rule, forward, url=url)
             exchange.cache_verdict, exchange.cache_status = answered.verdict, answered.status
             response = answered.response
         else:
             exchange.cache_status = "edgeproxy; fwd=bypass"
             response = await forward(request)
+            plan.cache.hide_tags(response.headers)
         settle_location(exchange, response, origin)
     except UpstreamError as error:
         exchange.cache_status = exchange.cache_status or "edgeproxy; fwd=miss"

@@ -18,6 +18,7 @@ import pluggy
 
 from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
+from edgeproxy.caching.purges import Purges
 from edgeproxy.errors import Fault, PluginError, PolicyError
 from edgeproxy.hooks import Hooks
 from edgeproxy.http import Exchange, Fact, Origin, Target
@@ -108,8 +109,11 @@ class Plan:
         return any(candidate.varies_by for candidate in self.routes.candidates(host, path))
 
 
-def compile_plan(policy: Policy) -> Plan:
-    """Turn `policy` into a plan. Opens nothing. Raises PolicyError for what only shows here."""
+def compile_plan(policy: Policy, purges: Purges | None = None) -> Plan:
+    """Turn `policy` into a plan whose cache heeds `purges`. Opens nothing.
+
+    Raises PolicyError for what only shows here.
+    """
     phases = _plugin_phases(policy.plugins)
     index = RouteIndex[Route]()
     faults: list[Fault] = []
@@ -128,7 +132,12 @@ def compile_plan(policy: Policy) -> Plan:
         phases=phases,
         routes=index,
         origins={name: make_origin(name, spec) for name, spec in policy.core.origins.items()},
-        cache=Cache(tiers, max_object_size=policy.cache.max_object_size),
+        cache=Cache(
+            tiers,
+            max_object_size=policy.cache.max_object_size,
+            pass_tags=policy.cache.pass_tags,
+            purges=purges,
+        ),
         trusted_proxies=policy.core.trusted_proxies,
         encoded_slashes=policy.core.encoded_slashes,
         limits=policy.core.limits,

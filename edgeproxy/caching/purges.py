@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from edgeproxy.caching.tiers import StoredResponse
@@ -75,6 +75,19 @@ class Selection:
 
 
 EVERYTHING = Selection(everything=True)
+
+
+class CacheControl(Protocol):
+    """What a plugin may do to the cache. Both give the names of tiers that could not write it
+    down, so that it would not outlast a crash."""
+
+    async def purge(self, selection: Selection) -> list[str]:
+        """Have no answer of `selection` any more."""
+        ...
+
+    async def invalidate(self, selection: Selection) -> list[str]:
+        """Take no answer of `selection` for fresh any more."""
+        ...
 
 
 @dataclass(slots=True)

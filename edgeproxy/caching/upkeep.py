@@ -34,12 +34,11 @@ class Upkeep:
         self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
         self._is_behind = False  # something could not be written down
-        for tier in self._keepers:
-            tier.follow_marks(self._heard)
 
     async def open(self) -> None:
         """Know what was purged before the start, and begin to watch and to sweep."""
         for tier in self._keepers:
+            tier.follow_marks(self._heard)
             await self._safely(tier, tier.read_marks())
         await self._save_all()
         self._tasks = [asyncio.ensure_future(self._sweep_on())]

@@ -76,6 +76,7 @@ class DiskTier:
 
     def follow_marks(self, heard: Callable[[Sequence[Mark]], None]) -> None:
         self._heard = heard
+        self._store.tell_again()
 
     async def read_marks(self) -> None:
         await self._read(self._store.read_marks)

@@ -253,6 +253,11 @@ class Store:
         """Tell `heard` of the marks, if they have changed since."""
         self._safely("read", self._read_marks)
 
+    def tell_again(self) -> None:
+        """Tell `heard` of every mark, before the next entry is given out."""
+        if self._index is not None:
+            self._index.marks_told = None
+
     def save_marks(self, new: Sequence[Mark], gone: Sequence[Mark]) -> bool:
         """Keep and drop marks; True once the disk has that."""
 
