@@ -69,6 +69,13 @@ async def test_a_page_is_served_from_disk_after_a_restart_without_the_origin(
 
 
 @pytest.fixture
+def small_policy(policy: Path) -> Path:
+    """Room for a part of the site, so that entries are also removed all the time."""
+    policy.write_text(POLICY.format(folder=policy.parent / "cache", memory="256KiB", disk="2MiB"))
+    return policy
+
+
+@pytest.fixture
 def keepachangelog(shared_sites: Path) -> Path:
     return shared_sites / "keepachangelog" / "site"
 
@@ -142,18 +149,16 @@ class Mortals:
 
 
 async def test_killed_under_load_it_never_serves_a_damaged_entry(
-    keepachangelog: Path, policy: Path
+    keepachangelog: Path, small_policy: Path
 ) -> None:
     """Twenty times: visitors ask, the process dies in the middle, the next one serves its cache.
 
     Every whole answer is compared with the file it stands for.
     """
     expected = digests(keepachangelog)
-    # Room for a part of the site, so that entries are also removed all the time.
-    policy.write_text(POLICY.format(folder=policy.parent / "cache", memory="256KiB", disk="2MiB"))
     chance = random.Random(20)
     whole, from_disk = 0, 0
-    async with Pages(keepachangelog) as site, Mortals(policy, site.url) as mortals:
+    async with Pages(keepachangelog) as site, Mortals(small_policy, site.url) as mortals:
         for _ in range(KILLS):
             url = await mortals.born()
             left = chance.randrange(20, 400)
