@@ -86,9 +86,7 @@ class _Connection(mode_servers.ProxyConnectionHandler):
         if serve is None:
             await self.server_event(events.OpenConnectionCompleted(command, "no such journey"))
             return
-        await asyncio.sleep(
-            0
-        )  # let the caller, who runs this eagerly, register the connection first
+        await asyncio.sleep(0)  # the caller runs this eagerly, and has to register it first
         near, far = duplex()
         connection.timestamp_start = connection.timestamp_tcp_setup = time.time()
         connection.state = ConnectionState.OPEN
@@ -108,6 +106,17 @@ class _Connection(mode_servers.ProxyConnectionHandler):
             journey.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await journey
+
+    async def drain_writers(self) -> None:
+        """Let a closed pipe be noticed where it is read.
+
+        mitmproxy's own cancels the reader, and then the news that an answer broke off may be lost.
+        """
+        async with self._drain_lock:
+            for transport in list(self.transports.values()):
+                if transport.writer is not None:
+                    with contextlib.suppress(ConnectionError):
+                        await transport.writer.drain()
 
 
 class Journeys:
