@@ -79,6 +79,7 @@ class Route:
     cached: bool
     rule: CacheRule | None
     websocket: bool
+    edits_fetch: bool  # its own filters change what is sent to the origin or what is stored
 
     def target(self, exchange: Exchange) -> Target:
         """The origin by weight, steady for a client; path and query as asked."""
@@ -184,6 +185,11 @@ def _add_route(
         cached=core.cache is not False,
         rule=policy.cache.rules[core.cache] if core.cache else None,
         websocket=core.websocket,
+        edits_fetch=any(
+            hasattr(bound.hooks, phase)
+            for bound in spec.filters
+            for phase in ("before_fetch", "after_fetch")
+        ),
     )
     if not spec.matches:
         index.add(None, None, Candidate((number, 0), route, compile_path(None), (), frozenset()))
