@@ -104,8 +104,10 @@ class _Connection(mode_servers.ProxyConnectionHandler):
             connection.timestamp_end = time.time()
             near.close()
             journey.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await journey
+            await asyncio.wait([journey])
+            error = None if journey.cancelled() else journey.exception()
+            if error is not None and not isinstance(error, ConnectionError):
+                log.error("a journey failed", exc_info=error)
 
     async def drain_writers(self) -> None:
         """Let a closed pipe be noticed where it is read.
@@ -163,6 +165,15 @@ class Journeys:
         """What comes out of a pipe is passed on as it comes."""
         if flow.response is not None and flow.response.raw_content is None:
             flow.response.stream = True
+
+    async def error(self, flow: http.HTTPFlow) -> None:
+        """A client that left before its pipe was opened: what was to go through it is let go."""
+        serve = self.waiting.pop(flow.id, None)
+        if serve is not None:
+            near, far = duplex()
+            near.close()
+            with contextlib.suppress(ConnectionError):
+                await serve(far)
 
     def _through_pipe(self, flow: http.HTTPFlow, serve: Serve) -> None:
         self.waiting[flow.id] = serve
