@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sys
 from collections.abc import AsyncIterator
@@ -298,3 +299,38 @@ async def test_an_origin_that_answers_before_it_has_read_all_is_heard(raw_origin
     ):
         reply = await proxy.get("/x", method="POST", data=b"x" * 200_000)
         assert (reply.status, reply.body) == (413, b"too big")
+
+
+@pytest.mark.parametrize("leaves", ["before the answer", "in the middle of it"])
+async def test_a_client_that_leaves_frees_the_origin(leaves: str) -> None:
+    arrived, may_answer, freed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.set()
+        await may_answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(BLOCK)
+                await writer.drain()
+        freed.set()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(endless, "127.0.0.1", 0) as origin:
+        url = f"http://127.0.0.1:{origin.sockets[0].getsockname()[1]}/"
+        async with running(policy(), origins={"app": url}) as proxy, asyncio.timeout(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await arrived.wait()
+            if leaves == "before the answer":
+                writer.transport.abort()
+                may_answer.set()
+            else:
+                may_answer.set()
+                await reader.readuntil(b"\r\n\r\n")
+                writer.transport.abort()
+            await freed.wait()
+    assert proxy.log[-1]["error"] == "the client went away"
