@@ -1,7 +1,17 @@
 """All that a plugin may import. Nothing here changes without a line in the changelog."""
 
 from edgeproxy.caching.purges import EVERYTHING, CacheControl, Mark, Selection
-from edgeproxy.caching.tiers import KeepsMarks, Listed, Listing, StoredResponse, Tier
+from edgeproxy.caching.tiers import (
+    KeepsMarks,
+    LazyBody,
+    Listed,
+    Listing,
+    Spills,
+    StoredBody,
+    StoredResponse,
+    TakesSpills,
+    Tier,
+)
 from edgeproxy.errors import ClientError, PluginError, UpstreamError
 from edgeproxy.hooks import hookimpl
 from edgeproxy.http import (
@@ -52,6 +62,7 @@ __all__ = [
     "Filter",
     "Headers",
     "KeepsMarks",
+    "LazyBody",
     "Listed",
     "Listing",
     "Mark",
@@ -68,7 +79,10 @@ __all__ = [
     "Secret",
     "Selection",
     "Size",
+    "Spills",
+    "StoredBody",
     "StoredResponse",
+    "TakesSpills",
     "Target",
     "Template",
     "Tier",

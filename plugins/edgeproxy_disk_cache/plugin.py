@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
 from edgeproxy.api import Config, Listed, Mark, Size, StoredResponse, Tier, hookimpl
 from edgeproxy.api import Plugin as BasePlugin
 
+from .blocks import FileBody
 from .store import Store
 
 READERS = 4
@@ -31,6 +32,7 @@ class Disk(Config):
 
     path: Annotated[Path, AfterValidator(_plain)]  # relative to where edgeproxy is started
     max_size: Size = "10GiB"  # type: ignore[assignment]
+    admit: Literal["always", "second_hit"] = "second_hit"  # what it takes once it is 80 % full
 
 
 class DiskTier:
@@ -45,14 +47,23 @@ class DiskTier:
         self._waiting_bytes = 0
         self._heard: Callable[[Sequence[Mark]], None] = lambda marks: None
         self._is_closed = False
+        self._hits = self._misses = 0
 
     def get(self, id: str) -> StoredResponse | None:
         return None
 
     async def load(self, id: str) -> StoredResponse | None:
-        return await self._read(self._store.load, id)
+        entry = await self._read(self._store.load, id)
+        if entry is None:
+            self._misses += 1
+        else:
+            self._hits += 1
+        return entry
 
     async def put(self, id: str, entry: StoredResponse) -> None:
+        if entry.is_lazy and not isinstance(entry.body, FileBody):
+            await self.remove(id)  # another tier's; to read it now would let others overtake it
+            return
         if self._waiting_bytes + entry.size > MAX_WAITING_BYTES:
             await self.remove(id)  # what is there is not true any more
             return
@@ -61,6 +72,18 @@ class DiskTier:
             await self._write(self._store.put, id, entry)
         finally:
             self._waiting_bytes -= entry.size
+
+    def offer(self, id: str, entry: StoredResponse) -> None:
+        size = entry.size
+        if self._is_closed or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            return
+        self._waiting_bytes += size
+
+        def written(_: asyncio.Future[None]) -> None:
+            self._waiting_bytes -= size
+
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(self._writer, self._store.offer, id, entry).add_done_callback(written)
 
     async def remove(self, id: str) -> None:
         await self._write(self._store.remove, id)
@@ -108,7 +131,8 @@ class DiskTier:
         self._readers.shutdown()
 
     def stats(self) -> dict[str, int]:
-        return dict(self._store.stats)
+        used = {"hits": self._hits, "misses": self._misses}
+        return {**self._store.stats, **used, **self._store.counts}
 
     async def _read[*A, T](self, work: Callable[[*A], T | None], *args: *A) -> T | None:
         if self._is_closed:
@@ -128,7 +152,8 @@ class Plugin(BasePlugin):
 
     def __init__(self, config: Disk) -> None:
         self.config = config
-        self.tier = DiskTier(Store(config.path, config.max_size))
+        picky = config.admit == "second_hit"
+        self.tier = DiskTier(Store(config.path, config.max_size, picky=picky))
 
     @hookimpl
     def register_tiers(self) -> Iterable[Tier]:

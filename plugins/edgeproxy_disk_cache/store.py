@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +23,25 @@ from pathlib import Path
 from edgeproxy.api import Listed, Mark, StoredResponse
 
 from . import folder, marks
-from .encoding import Damaged, digest_of, entry_of, head_of, length_of, listed, name_of
+from .admission import Seen
+from .blocks import FileBody, digests_of, is_plain, open_content, shared_content
+from .encoding import (
+    Damaged,
+    bytes_in,
+    digest_of,
+    entry_of,
+    head_of,
+    length_of,
+    listed,
+    name_of,
+    prove,
+)
 
-FORMAT = 1  # of the index, kept in its user_version; another one is set aside
+FORMAT = 2  # of the index, kept in its user_version; another one is set aside
 INLINE_BYTES = 256 * 1024
 ROW_BYTES = 512  # what a row takes beside its content, about
 LARGEST_SHARE = 8
+ROOMY_SHARE = 0.8  # up to here everything is kept, whatever the admission
 SPARE_SHARE = 20  # an eviction frees 1/20 more than it must, so that not every put evicts
 USES_IN_MEMORY = 512
 REST_S = 1.0  # after a failure
@@ -198,6 +210,9 @@ class Store:
     Reads may come from any thread; writes from one. Nothing here raises for what the disk does: a
     read finds nothing, a write keeps nothing, the log has a line a minute, and a second later it
     is tried again. `wall` and `monotonic` are clocks in seconds.
+
+    With `picky`, a store that is filling up takes an entry only if its id was put before, if it is
+    offered (a tier above used it), or if it replaces one.
     """
 
     def __init__(
@@ -205,6 +220,7 @@ class Store:
         path: Path,
         max_bytes: int,
         *,
+        picky: bool = False,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -212,6 +228,8 @@ class Store:
         self.max_bytes = max_bytes
         self.heard: Callable[[Sequence[Mark]], None] = lambda marks: None  # in any thread
         self.stats = {"objects": 0, "bytes": 0, "max_bytes": max_bytes}
+        self.counts = {"admitted": 0, "rejected": 0, "evicted": 0}
+        self._seen = Seen() if picky else None
         self._wall, self._monotonic = wall, monotonic
         self._index: Index | None = None
         self._opening = threading.Lock()
@@ -232,13 +250,26 @@ class Store:
         return self._safely("read", lambda index: self._load(index, name_of(id)))
 
     def put(self, id: str, entry: StoredResponse) -> None:
-        """Keep `entry`; if it is too large, at least not what it replaces."""
+        """Keep `entry`; if it is too large or not wanted, at least not what it replaces."""
         name, head = name_of(id), head_of(entry)
-        size = len(head) + len(entry.body) + ROW_BYTES
+        size = len(head) + entry.body_bytes + ROW_BYTES
         if size > self.max_bytes // LARGEST_SHARE:
+            self.counts["rejected"] += 1
             self.remove(id)
         elif not self._is_resting():
-            self._safely("write", lambda index: self._put(index, name, head, entry.body, size))
+            self._safely("write", lambda index: self._put(index, name, head, entry, size))
+
+    def offer(self, id: str, entry: StoredResponse) -> None:
+        """Keep `entry`, which was used elsewhere, unless there is one under `id`."""
+        name, head = name_of(id), head_of(entry)
+        size = len(head) + entry.body_bytes + ROW_BYTES
+
+        def take(index: Index) -> None:
+            if not self._has(index, name):
+                self._write(index, name, head, entry, size)
+
+        if size <= self.max_bytes // LARGEST_SHARE and not self._is_resting():
+            self._safely("write", take)
 
     def remove(self, id: str) -> None:
         """Forget the entry under `id`."""
@@ -394,10 +425,21 @@ class Store:
         digest, file, head, body, change = row
         if change != index.marks_told:
             self._read_marks(index)
+
+        def damaged() -> None:
+            self._say("a damaged body is dropped, its answer broken off")
+            self._safely("remove", lambda index: self._remove(index, name, digest))
+
         try:
+            prove(name, head, body, digest, is_file=file is not None)
             if file is not None:
-                body = _read_file(index.bodies, file, length_of(head))
-            entry = entry_of(name, head, body, digest)
+                content = open_content(index.bodies, file, length_of(head), body, damaged)
+                entry = entry_of(head, content.part)
+            else:
+                content_bytes = bytes_in(body)
+                if len(content_bytes) != length_of(head):
+                    raise Damaged("its length")
+                entry = entry_of(head, lambda at, size: content_bytes[at : at + size])
         except (Damaged, FileNotFoundError) as error:
             self._say(f"a damaged entry is dropped: {error}")
             self._remove(index, name, digest)
@@ -433,13 +475,58 @@ class Store:
 
     # ------------------------------------------------------------ writing
 
-    def _put(self, index: Index, name: bytes, head: bytes, body: bytes, size: int) -> None:
-        digest = digest_of(name, head, body)
-        if len(body) <= INLINE_BYTES:
-            self._insert(index, (name, self._now(), size, digest, None, head, body))
-            return
-        with self._body_file(index, name, body) as file:
-            self._insert(index, (name, self._now(), size, digest, file, head, None))
+    def _put(
+        self, index: Index, name: bytes, head: bytes, entry: StoredResponse, size: int
+    ) -> None:
+        if self._is_wanted(index, name, entry, size):
+            self._write(index, name, head, entry, size)
+        else:
+            self.counts["rejected"] += 1
+
+    def _is_wanted(self, index: Index, name: bytes, entry: StoredResponse, size: int) -> bool:
+        """Records of variants always are: without theirs, variants are not found."""
+        if self._seen is None:
+            return True
+        known = self._seen.add(name)
+        is_roomy = self.stats["bytes"] + size <= self.max_bytes * ROOMY_SHARE
+        return known or is_roomy or not entry.status or self._has(index, name)
+
+    def _has(self, index: Index, name: bytes) -> bool:
+        with index.reader() as connection:
+            query = "SELECT 1 FROM entries WHERE name = ?"
+            return connection.execute(query, (name,)).fetchone() is not None
+
+    def _write(
+        self, index: Index, name: bytes, head: bytes, entry: StoredResponse, size: int
+    ) -> None:
+        bodies = [entry.body, *(body for _, body in entry.encoded or ())]
+        present = shared_content(bodies)
+        if present is not None:
+            digest = digest_of(name, head, present.digests, is_file=True)
+            if self._renew(index, name, present.file, (self._now(), size, digest, head)):
+                return
+        content = b"".join(b.whole() if isinstance(b, FileBody) else bytes_in(b) for b in bodies)
+        if len(content) <= INLINE_BYTES:
+            digest = digest_of(name, head, content)
+            self._insert(index, (name, self._now(), size, digest, None, head, content))
+        else:
+            digests = digests_of(content)
+            digest = digest_of(name, head, digests, is_file=True)
+            with self._body_file(index, name, content) as file:
+                self._insert(index, (name, self._now(), size, digest, file, head, digests))
+        self.counts["admitted"] += 1
+
+    def _renew(
+        self, index: Index, name: bytes, file: str, columns: tuple[int, int, bytes, bytes]
+    ) -> bool:
+        """Another head for the content that is in `file`; False if the entry has that no more."""
+        with index.transaction() as connection:
+            done = connection.execute(
+                "UPDATE entries SET used = ?, size = ?, digest = ?, head = ? "
+                "WHERE name = ? AND file = ?",
+                (*columns, name, file),
+            ).rowcount
+        return done > 0
 
     def _insert(
         self,
@@ -521,6 +608,7 @@ class Store:
                 if file is not None:
                     files += self._loosen(connection, [(file,)])
             connection.executemany("DELETE FROM entries WHERE rowid = ?", goes)
+            self.counts["evicted"] += len(goes)
         self._count(connection)
         return files
 
@@ -540,7 +628,7 @@ class Store:
         with index.transaction() as connection:
             for file in files:
                 query = "SELECT 1 FROM entries WHERE file = ?"
-                if _is_plain(file) and not connection.execute(query, (file,)).fetchone():
+                if is_plain(file) and not connection.execute(query, (file,)).fetchone():
                     (index.bodies / file).unlink(missing_ok=True)
                 connection.execute("DELETE FROM loose WHERE file = ?", (file,))
 
@@ -563,28 +651,6 @@ def _number(value: object) -> int:
     if not isinstance(value, int) or value < 0:
         raise Damaged(f"{value!r} in the place of a number")
     return value
-
-
-def _is_plain(file: str) -> bool:
-    return "/" not in file and "\0" not in file and file not in ("", ".", "..")
-
-
-def _read_file(bodies: Path, file: object, length: int) -> bytes:
-    """The bytes of a body file, if it is a plain file of that length. Damaged if it is not."""
-    if not isinstance(file, str) or not _is_plain(file):
-        raise Damaged("the name of its file")
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    try:
-        fd = os.open(bodies / file, flags)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise Damaged(f"its file: {error}") from error
-    with os.fdopen(fd, "rb") as stream:
-        found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size != length:
-            raise Damaged("its file has another length")
-        return stream.read(length)
 
 
 def _write_file(path: Path, body: bytes) -> None:

@@ -13,11 +13,13 @@ import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.api import StoredResponse, Tier
+from edgeproxy_disk_cache.blocks import FileBody
 from edgeproxy_disk_cache.plugin import Disk, DiskTier, Plugin
 from edgeproxy_disk_cache.store import INLINE_BYTES, Store
 from tests.plugins.tier_contract import TierContract, entry
@@ -76,6 +78,23 @@ def sample(number: int) -> StoredResponse:
     return entry(key=f"key-{number}", body=body_of(number, size))
 
 
+def loaded(store: Store, id: str) -> StoredResponse | None:
+    """What is found, read in; None also for damage that shows only then."""
+    found = store.load(id)
+    if found is None or isinstance(found.body, bytes):
+        return found
+    assert isinstance(found.body, FileBody)
+    try:
+        return replace(found, body=found.body.whole(), encoded=found.encoded and whole(found))
+    except OSError:
+        return None
+
+
+def whole(entry: StoredResponse) -> tuple[tuple[str, bytes], ...]:
+    assert entry.encoded
+    return tuple((c, b.whole() if isinstance(b, FileBody) else bytes(b)) for c, b in entry.encoded)
+
+
 def instance(folder: Path) -> Path:
     return folder / (folder / "current").read_text()
 
@@ -92,7 +111,7 @@ def test_entries_survive_a_restart(folder: Path) -> None:
     with opened(folder) as store:
         assert store.stats == before
         for number in range(8):
-            assert store.load(f"id-{number}") == sample(number)
+            assert loaded(store, f"id-{number}") == sample(number)
 
 
 def test_uses_survive_a_restart(folder: Path) -> None:
@@ -106,13 +125,13 @@ def test_uses_survive_a_restart(folder: Path) -> None:
     for number in range(9):
         fill(first, f"id-{number}")
     ticks.now_s += 1
-    first.load("id-0")
+    loaded(first, "id-0")
     first.close()
     second = Store(folder, MIB, wall=ticks)
     for number in range(9, 12):
         fill(second, f"id-{number}")
-    assert second.load("id-0") is not None
-    assert second.load("id-1") is None
+    assert loaded(second, "id-0") is not None
+    assert loaded(second, "id-1") is None
     second.close()
 
 
@@ -181,13 +200,13 @@ def test_a_flipped_bit_never_changes_an_answer(folder: Path, tmp_path: Path) -> 
         target.write_bytes(content)
         with opened(copy, clock=clock) as store:
             for number in range(8):
-                found = store.load(f"id-{number}")
+                found = loaded(store, f"id-{number}")
                 wrong += found is not None and found != sample(number)
             found = None
             for _ in range(3):  # damage may come to light only now
                 clock.now_s += 1.1
                 store.put("after", sample(1))
-                found = found or store.load("after")
+                found = found or loaded(store, "after")
             assert found == sample(1), (path, at)
     assert wrong == 0
 
@@ -203,10 +222,10 @@ def test_a_truncated_index_is_set_aside(
     os.truncate(index, length)
     with opened(folder) as store, caplog.at_level(logging.WARNING):
         for number in range(50):
-            assert store.load(f"id-{number}") in (None, sample(1))
+            assert loaded(store, f"id-{number}") in (None, sample(1))
         store.put("new", sample(2))
         store.put("new", sample(2))
-        assert store.load("new") == sample(2)
+        assert loaded(store, "new") == sample(2)
 
 
 def test_a_damaged_index_is_kept_beside_with_one_log_line(
@@ -217,9 +236,9 @@ def test_a_damaged_index_is_kept_beside_with_one_log_line(
     index = instance(folder) / "index.sqlite3"
     index.write_bytes(b"no database" * 1000)
     with caplog.at_level(logging.WARNING), opened(folder) as store:
-        assert store.load("id") is None
+        assert loaded(store, "id") is None
         store.put("id", sample(1))
-        assert store.load("id") == sample(1)
+        assert loaded(store, "id") == sample(1)
     assert len(caplog.records) == 1
     assert "damaged and set aside" in caplog.text
     assert (folder / "damaged" / "index.sqlite3").read_bytes().startswith(b"no database")
@@ -233,12 +252,12 @@ def test_damage_while_running_is_survived(folder: Path) -> None:
         with sqlite3.connect(instance(folder) / "index.sqlite3") as other:
             other.execute("DROP TABLE entries")
         other.close()
-        assert store.load("id-1") is None
+        assert loaded(store, "id-1") is None
         store.put("id-1", sample(1))
-        assert store.load("id-1") == sample(1)
+        assert loaded(store, "id-1") == sample(1)
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [1, 99])
 def test_another_format_is_set_aside(folder: Path, version: int) -> None:
     with opened(folder) as store:
         store.put("id", sample(1))
@@ -246,9 +265,9 @@ def test_another_format_is_set_aside(folder: Path, version: int) -> None:
     other.execute(f"PRAGMA user_version = {version}")
     other.close()
     with opened(folder) as store:
-        assert store.load("id") is None
+        assert loaded(store, "id") is None
         store.put("id", sample(1))
-        assert store.load("id") == sample(1)
+        assert loaded(store, "id") == sample(1)
 
 
 def test_a_body_of_another_entry_is_no_body(folder: Path) -> None:
@@ -259,8 +278,8 @@ def test_a_body_of_another_entry_is_no_body(folder: Path) -> None:
         swapped = one.read_bytes()
         one.write_bytes(other.read_bytes())
         other.write_bytes(swapped)
-        assert store.load("a") is None
-        assert store.load("b") is None
+        assert loaded(store, "a") is None
+        assert loaded(store, "b") is None
         assert store.stats["objects"] == 0
         assert not files(instance(folder) / "bodies")
 
@@ -274,7 +293,7 @@ def test_wrong_totals_right_themselves(folder: Path) -> None:
     with opened(folder) as store:
         store.put("a", sample(1))
         store.put("b", sample(1))
-        assert store.load("a") == sample(1)
+        assert loaded(store, "a") == sample(1)
         assert store.stats["objects"] == 2
         assert store.stats["bytes"] < 20_000
 
@@ -290,7 +309,7 @@ def test_a_link_in_the_place_of_a_body_is_not_followed(folder: Path, tmp_path: P
         (body,) = files(instance(folder) / "bodies")
         body.unlink()
         body.symlink_to(secret)
-        assert store.load("id") is None
+        assert loaded(store, "id") is None
     assert secret.exists()
 
 
@@ -301,7 +320,7 @@ def test_what_is_no_plain_file_is_no_body(folder: Path, kind: str) -> None:
         (body,) = files(instance(folder) / "bodies")
         body.unlink()
         os.mkfifo(body) if kind == "fifo" else body.mkdir()
-        assert store.load("id") is None
+        assert loaded(store, "id") is None
 
 
 def test_a_link_in_the_place_of_the_index_is_not_followed(folder: Path, tmp_path: Path) -> None:
@@ -314,14 +333,14 @@ def test_a_link_in_the_place_of_the_index_is_not_followed(folder: Path, tmp_path
     index.symlink_to(elsewhere)
     with opened(folder) as store:
         store.put("id", sample(1))
-        assert store.load("id") == sample(1)
+        assert loaded(store, "id") == sample(1)
     assert elsewhere.read_bytes() == content
 
 
 def refused(folder: Path, caplog: pytest.LogCaptureFixture) -> str:
     with caplog.at_level(logging.WARNING), opened(folder) as store:
         store.put("id", sample(1))
-        assert store.load("id") is None
+        assert loaded(store, "id") is None
     return caplog.text
 
 
@@ -350,9 +369,9 @@ def test_rubbish_in_the_pointer_begins_anew(folder: Path, content: str) -> None:
         store.put("id", sample(1))
     (folder / "current").write_text(content)
     with opened(folder) as store:
-        assert store.load("id") is None
+        assert loaded(store, "id") is None
         store.put("id", sample(1))
-        assert store.load("id") == sample(1)
+        assert loaded(store, "id") == sample(1)
     assert len(list(folder.glob("i-*"))) == 1
 
 
@@ -363,9 +382,9 @@ def test_a_folder_that_is_gone_comes_back(folder: Path) -> None:
     with opened(folder) as store:
         store.put("id", sample(1))
         folder.rename(folder.with_name("moved"))
-        assert store.load("id") is None
+        assert loaded(store, "id") is None
         store.put("id", sample(1))
-        assert store.load("id") == sample(1)
+        assert loaded(store, "id") == sample(1)
 
 
 def test_a_path_that_cannot_be_is_one_log_line_a_minute(
@@ -378,22 +397,22 @@ def test_a_path_that_cannot_be_is_one_log_line_a_minute(
         for _ in range(50):
             clock.now_s += 1.1
             store.put("id", sample(1))
-            assert store.load("id") is None
+            assert loaded(store, "id") is None
         assert len(caplog.records) == 1
         clock.now_s += 60
-        store.load("id")
+        loaded(store, "id")
         assert len(caplog.records) == 2
         blocker.unlink()
         clock.now_s += 1.1
         store.put("id", sample(1))
-        assert store.load("id") == sample(1)
+        assert loaded(store, "id") == sample(1)
 
 
 FULL = """
     import resource, signal
     from pathlib import Path
     from edgeproxy_disk_cache.store import Store
-    from tests.plugins.test_disk_cache import Ticks, sample
+    from tests.plugins.test_disk_cache import Ticks, loaded, sample
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     clock = Ticks()
@@ -404,17 +423,17 @@ FULL = """
     for number in range(100):
         clock.now_s += 1.1
         store.put(f"id-{{number}}", sample(number))
-        found = store.load(f"id-{{number}}")
+        found = loaded(store, f"id-{{number}}")
         assert found in (None, sample(number))
         kept += found is not None
     clock.now_s += 1.1
-    assert store.load("small") == sample(1)
+    assert loaded(store, "small") == sample(1)
     assert kept < 100, kept
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     clock.now_s += 1.1
     for number in range(100):
         store.put(f"id-{{number}}", sample(number))
-        assert store.load(f"id-{{number}}") == sample(number), number
+        assert loaded(store, f"id-{{number}}") == sample(number), number
     store.close()
     print("done")
 """
@@ -460,21 +479,21 @@ def test_a_full_disk_is_gone_without(tmp_path: Path) -> None:
             for number in range(20):
                 clock.now_s += 1.1
                 store.put(f"id-{number}", sample(number))
-                assert store.load(f"id-{number}") in (None, sample(number))
-            assert store.load("first") == sample(1)
+                assert loaded(store, f"id-{number}") in (None, sample(number))
+            assert loaded(store, "first") == sample(1)
             filler.unlink()
             clock.now_s += 1.1
             store.put("after", sample(4))
-            assert store.load("after") == sample(4)
+            assert loaded(store, "after") == sample(4)
         subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
         with opened(mount / "cache", clock=clock) as store:
             store.put("id", sample(1))
-            assert store.load("id") is None
+            assert loaded(store, "id") is None
             subprocess.run(["mount", "-o", "remount,rw", str(mount)], check=True)
             clock.now_s += 1.1
             store.put("id", sample(1))
-            assert store.load("id") == sample(1)
-            assert store.load("after") == sample(4)
+            assert loaded(store, "id") == sample(1)
+            assert loaded(store, "after") == sample(4)
     finally:
         subprocess.run(["umount", "-l", str(mount)], check=False, capture_output=True)
 
@@ -540,9 +559,9 @@ def test_nothing_is_wrong_after_kill_9_while_writing(folder: Path) -> None:
 def check_after_crash(folder: Path) -> None:
     """Every entry is right, no file is left over, and the totals are true."""
     with opened(folder, 4 * MIB) as store:
-        known = store.load("known")
+        known = loaded(store, "known")
         assert known in (None, sample(5))
-        found = [store.load(f"id-{number}") for number in range(40)]
+        found = [loaded(store, f"id-{number}") for number in range(40)]
         assert all(entry in (None, sample(number)) for number, entry in enumerate(found))
         assert store.stats["objects"] == sum(entry is not None for entry in [known, *found])
         assert not list((instance(folder) / "tmp").iterdir())
@@ -560,7 +579,7 @@ def test_two_processes_share_a_folder(folder: Path) -> None:
         chance = random.Random(0)
         while any(other.poll() is None for other in others):
             number = chance.randrange(40)
-            assert store.load(f"id-{number}") in (None, sample(number))
+            assert loaded(store, f"id-{number}") in (None, sample(number))
             store.put(f"id-{number}", sample(number))
         for other in others:
             out, err = other.communicate()
@@ -575,9 +594,9 @@ def test_an_instance_that_another_process_began_is_taken_up(folder: Path) -> Non
         (instance(folder) / "index.sqlite3").write_bytes(b"rubbish" * 1000)
         with opened(folder) as other:
             other.put("new", sample(2))
-            assert one.load("new") == sample(2)
+            assert loaded(one, "new") == sample(2)
             one.put("newer", sample(3))
-            assert other.load("newer") == sample(3)
+            assert loaded(other, "newer") == sample(3)
 
 
 # ---------------------------------------------------------------- the plugin
