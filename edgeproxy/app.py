@@ -30,7 +30,7 @@ class App:
     plan: Plan
 
     def __init__(self, fetch: Fetch, write: Callable[[dict[str, Any]], None] | None = None) -> None:
-        self._fetch = fetch
+        self.fetch = fetch
         self._write = write
         self._started: list[LoadedPlugin] = []
         self.purges = Purges()
@@ -76,7 +76,7 @@ class App:
 
     async def handle(self, exchange: Exchange) -> Response:
         """The answer to `exchange`, decided by the plan in force now."""
-        return await handle(exchange, self.plan, self._fetch)
+        return await handle(exchange, self.plan, self.fetch)
 
     async def finish(self, exchange: Exchange) -> None:
         """Tell observers, once the engine has sent what it could."""

@@ -104,6 +104,7 @@ class Plan:
     limits: Limits
     plugins: tuple[LoadedPlugin, ...]
     logged_facts: tuple[Fact[Any], ...]
+    rule_names: Mapping[str, str]  # of cache rules, by route
 
     def varies_by_client(self, host: str, path: str) -> bool:
         """Whether another client could be given another answer for this URL."""
@@ -146,6 +147,7 @@ def compile_plan(policy: Policy, purges: Purges | None = None) -> Plan:
         logged_facts=tuple(
             fact for plugin in policy.plugins for fact in plugin.instance.facts() if fact.log
         ),
+        rule_names={r.core.name: r.core.cache for r in policy.routes if r.core.cache},
     )
 
 

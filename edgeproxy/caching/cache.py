@@ -186,6 +186,10 @@ class Cache:
         self._flights = {id: f for id, f in self._flights.items() if f.key != key}
         await self.levels.forget(key)
 
+    def now(self) -> float:
+        """The moment, in seconds since 1970."""
+        return self._now()
+
     async def settled(self) -> None:
         """Return when no fetch, revalidation or store is under way in the background."""
         while self._tasks:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgeproxy.admin import Admin
 from edgeproxy.app import App
 from edgeproxy.engine.front import Front, FrontSettings, Peer
 from edgeproxy.engine.mitm import Core
@@ -22,7 +23,7 @@ from edgeproxy.errors import Fault, PolicyError
 from edgeproxy.log import AccessLog
 from edgeproxy.policy.installed import Registry
 from edgeproxy.policy.load import load, parse
-from edgeproxy.policy.model import Limits, OriginConfig
+from edgeproxy.policy.model import AdminConfig, Limits, OriginConfig
 from edgeproxy.policy.policy import Policy
 
 log = logging.getLogger("edgeproxy")
@@ -64,6 +65,7 @@ class Server:
             write = AccessLog(sys.stdout, access_log).write
         self._upstream = Upstream()
         self.app = App(self._upstream.fetch, write)
+        self.admin: Admin | None = None
         self._core: Core | None = None
         self._front: Front | None = None
         self._front_settings = FrontSettings(Limits())
@@ -80,7 +82,9 @@ class Server:
         """Load, open, listen. Raises PolicyError or BadAddress, with nothing left open."""
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         try:
-            await self.app.load(self._read())
+            policy = self._read()
+            await self.app.load(policy)
+            await self._administer(policy.core.admin)
             self._core = Core(self.app)
             self._front = Front(self._connect, self._settings)
             host, port = split_address(self._listen)
@@ -97,6 +101,8 @@ class Server:
 
     async def stop(self) -> None:
         """Stop accepting, let requests under way finish within the policy's time, close all."""
+        if self.admin is not None:
+            await self.admin.stop()
         if self._front is not None:
             await self._front.stop(self.app.plan.limits.shutdown_timeout)
         for stream in tuple(self._streams):
@@ -112,14 +118,47 @@ class Server:
 
     async def reload(self) -> None:
         """Put the policies as they are now in force, or log their faults and change nothing."""
+        await self._reload()
+
+    async def _reload(self) -> str:
+        """The same; what was wrong, nothing if it went well."""
         try:
-            await self.app.load(self._read())
+            policy = self._read()
+            await self.app.load(policy)
         except PolicyError as error:
             log.error("the policy was not reloaded, %s stays:\n%s", self.app.plan.version, error)
-        except (Exception, SystemExit):  # a plugin may try to end the program
+            return str(error)
+        except (Exception, SystemExit) as error:  # a plugin may try to end the program
             log.exception("the policy was not reloaded, %s stays", self.app.plan.version)
+            return f"{type(error).__name__}: {error}"
+        log.info("policy %s is in force", self.app.plan.version)
+        try:
+            await self._administer(policy.core.admin)
+        except BadAddress as error:
+            log.error("the admin listener stays as it was: %s", error)
+        return ""
+
+    async def _administer(self, config: AdminConfig | None) -> None:
+        """Have an admin listener as `config` says. Raises BadAddress, with nothing changed."""
+        former = self.admin
+        if config is not None and former is not None and config.listen == former.config.listen:
+            former.config = config
+            return
+        if config is not None:
+            admin = Admin(self.app, config, self._reload)
+            try:
+                await admin.start()
+            except OSError as error:
+                reason = error.strerror or error
+                raise BadAddress(f"cannot listen for admin on {config.listen}: {reason}") from error
+            self.admin = admin
+            log.info("admin listens on %s", admin.address)
         else:
-            log.info("policy %s is in force", self.app.plan.version)
+            self.admin = None
+        if former is not None:  # not waited for: the request that led here may be its own
+            stopping = asyncio.ensure_future(former.stop())
+            self._streams.add(stopping)
+            stopping.add_done_callback(self._streams.discard)
 
     def _read(self) -> Policy:
         running = {plugin.name: plugin for plugin in self.app.plugins}

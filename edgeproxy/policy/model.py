@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import re2
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.plugin import Config, Duration, Name, OneOrMany, OriginName, Size
+from edgeproxy.plugin import Config, Duration, Name, OneOrMany, OriginName, Secret, Size
 
 
 def _network(value: Any) -> Any:
@@ -89,6 +90,54 @@ class Limits(Config):
     connections: int = Field(default=4096, ge=1)
     connections_per_client: int = Field(default=256, ge=1)
     body_memory: Size = "256MiB"  # type: ignore[assignment]  # all bodies held in memory at once
+
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+MIN_TOKEN_LENGTH = 16
+
+
+class AdminConfig(Config):
+    """The `admin` section: where operators and their tools may ask, and with which token."""
+
+    listen: str = "127.0.0.1:8079"  # HOST:PORT, or unix:/path/of/a/socket
+    token: Secret
+    allow_remote: bool = False  # listen also where other machines get to
+
+    @property
+    def socket(self) -> Path | None:
+        """The path of the socket, if it is one."""
+        return Path(self.listen[5:]) if self.listen.startswith("unix:") else None
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @field_validator("token")
+    @classmethod
+    def _long_enough(cls, token: Secret) -> Secret:
+        if len(token.value) < MIN_TOKEN_LENGTH:
+            raise ValueError(
+                f"the token has fewer than {MIN_TOKEN_LENGTH} characters and could be guessed; "
+                "make one with: openssl rand -hex 32"
+            )
+        return token
+
+    @model_validator(mode="after")
+    def _good_address(self) -> AdminConfig:
+        if self.socket is not None:
+            if not self.socket.is_absolute():
+                raise ValueError("write the socket's whole path, as in unix:/run/edgeproxy.sock")
+            return self
+        host, colon, port = self.listen.rpartition(":")
+        if not (host and colon and port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError(f"{self.listen!r} is not HOST:PORT, such as 127.0.0.1:8079")
+        if not self.allow_remote and host.strip("[]") not in _LOOPBACK:
+            raise ValueError(
+                f"other machines could get to {self.listen}; listen on 127.0.0.1, or say "
+                "`allow_remote: true` and keep the port behind a firewall or TLS"
+            )
+        return self
 
 
 class BackendRef(Config):
@@ -215,4 +264,5 @@ class PolicyCore(Config):
     encoded_slashes: bool = False  # let %2F through in paths; refused otherwise
     origins: dict[Name, OriginConfig] = Field(default={})
     limits: Limits = Limits()
+    admin: AdminConfig | None = None  # no admin listener unless it is here
     routes: tuple[Any, ...] = ()
