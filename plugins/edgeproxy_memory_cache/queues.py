@@ -90,7 +90,7 @@ class Queues[T]:
                 self._small[name] = kept
         self._count(kept, size)
         while self.bytes > self.max_bytes:
-            self._make_room()
+            self._make_room(name)
 
     def pop(self, name: str) -> T | None:
         """Forget `name`; what it was."""
@@ -106,9 +106,10 @@ class Queues[T]:
         if not kept.is_main:
             self._small_bytes += size
 
-    def _make_room(self) -> None:
-        """One step: the front of a queue goes, or gets another turn."""
-        if self._small and (self._small_bytes > self._small_limit or not self._main):
+    def _make_room(self, new: str) -> None:
+        """One step: the front of a queue goes, or gets another turn. `new` stays."""
+        is_full = self._small_bytes > self._small_limit
+        if self._small and (is_full or not self._main) and next(iter(self._small)) != new:
             name, kept = self._small.popitem(last=False)
             if kept.uses > 1:
                 self._small_bytes -= kept.size
@@ -118,8 +119,8 @@ class Queues[T]:
             self._ghosts[hash(name)] = None
         else:
             name, kept = self._main.popitem(last=False)
-            if kept.uses:
-                kept.uses -= 1
+            if kept.uses or name == new:
+                kept.uses = max(0, kept.uses - 1)
                 self._main[name] = kept
                 return
         del self._table[name]
