@@ -16,6 +16,7 @@ from edgeproxy.hooks import Hooks
 from edgeproxy.plugin import Plugin
 from edgeproxy.policy.installed import Broken, installed
 from edgeproxy.policy.model import (
+    AdminConfig,
     Limits,
     MatchCore,
     OriginConfig,
@@ -149,6 +150,7 @@ def test_plugins_are_those_that_ship() -> None:
     [
         ("policy.md", "## Origins", OriginConfig),
         ("policy.md", "### Paths", PathMatch),
+        ("policy.md", "## Admin", AdminConfig),
         ("limits.md", "## Clients", Limits),
         ("plugins/headers.md", "# Headers: edit them on either side", Edits),
         ("plugins/rewrite.md", "## `redirect`", Redirect),
