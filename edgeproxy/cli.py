@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeproxy import __version__, log, pages
+from edgeproxy import __version__, log, pages, remote
 from edgeproxy.errors import PluginError, PolicyError
 
 
@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PluginError as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 1
+    except remote.Unanswered as error:
+        print(f"edgeproxy: {error}", file=sys.stderr)
+        return error.status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -64,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     check.add_argument("policy", nargs="+", type=Path, help="policy files, or folders of them")
     check.add_argument("--expand", action="store_true", help="print the long form as well")
+
+    remote.add_commands(commands)
 
     preview = commands.add_parser("pages", help="serve a built site as GitHub Pages would")
     preview.set_defaults(command=pages.main)

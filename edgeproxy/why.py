@@ -84,9 +84,7 @@ class Probe(Cache):
         key: str,
         rule: CacheRule | None,
         forward: Forward,
-        *,
-        origin: str | None = None,
-        url: str | None = None,
+        **_: Any,
     ) -> Answer:
         self.request, self.key, self.rule = request, key, rule
         self.requested_at_s = self.now()

@@ -19,9 +19,11 @@ from edgeproxy.policy.installed import Broken, Installed, Registry
 from edgeproxy.policy.model import MatchCore, PolicyCore, RouteCore
 from edgeproxy.policy.source import Node, near, shown
 
-# The order in which first-party plugins run; others of ours follow by name. Facts come first, then
-# what chooses a target, then what edits messages; links read what the others wrote.
+# The order in which first-party plugins run; others of ours follow by name. First what answers for
+# itself, then facts, then what chooses a target, then what edits messages; links read what the
+# others wrote.
 FIRST_PARTY_ORDER = (
+    "deploy",
     "geo",
     "content",
     "split",

@@ -1,0 +1,1 @@
+"""Hear of publishes, and ask the origin anew."""
