@@ -67,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     check.add_argument("policy", nargs="+", type=Path, help="policy files, or folders of them")
     check.add_argument("--expand", action="store_true", help="print the long form as well")
+    check.add_argument(
+        "--online",
+        action="store_true",
+        help="also ask each origin once: redirect loops, a wrong base path, certificates",
+    )
 
     remote.add_commands(commands)
 
@@ -122,7 +127,14 @@ def _check(options: argparse.Namespace) -> int:
     from edgeproxy.policy.source import write
 
     policy = load(options.policy)
-    compile_plan(policy)
+    plan = compile_plan(policy)
+    if options.online:
+        from edgeproxy.engine.probe import probe
+
+        troubles = asyncio.run(probe(plan.origins.values()))
+        if troubles:
+            print("\n".join(troubles), file=sys.stderr)
+            return 2
     if options.expand:
         print(write(policy.expanded), end="")
     else:

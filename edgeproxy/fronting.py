@@ -157,9 +157,9 @@ def loop_reason(location: str, origin: Origin) -> str:
     if (parts.hostname or "") == origin.host and origin.scheme == "http":
         return f"it redirects to https; write its url as https://{origin.host}{origin.base}"
     return (
-        f"it redirects to {parts.hostname}, the name that edgeproxy serves; remove that custom "
-        f"domain in the Pages settings of the repository, or give Pages another name, such as "
-        f"origin.{parts.hostname}, and use that in the origin's url"
+        f"it redirects to {parts.hostname}, which loops if that is the name that edgeproxy "
+        f"serves; remove that custom domain in the Pages settings of the repository, or give "
+        f"Pages another name, such as origin.{parts.hostname}, and use that in the origin's url"
     )
 
 
