@@ -104,10 +104,16 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
     forward = partial(go_upstream, exchange, plan, route, origin, fetch)
     try:
         if route.cached and method in _CACHED_METHODS and request.body.length == 0:
+            cache = plan.cache
             key = await cache_key(exchange, plan, route, origin, request)
             url = exchange.request.host + exchange.request.path
             url = url if target.query is None else f"{url}?{target.query}"
-            answered = await plan.cache.read_through(request, key, route.rule, forward, url=url)
+            accepts = (
+                exchange.request.headers.joined("accept-encoding") if cache.encodings else None
+            )
+            answered = await cache.read_through(
+                request, key, route.rule, forward, url=url, accept_encoding=accepts
+            )
             exchange.cache_verdict, exchange.cache_status = answered.verdict, answered.status
             response = answered.response
         else:

@@ -138,6 +138,7 @@ def compile_plan(policy: Policy, purges: Purges | None = None) -> Plan:
             tiers,
             max_object_size=policy.cache.max_object_size,
             pass_tags=policy.cache.pass_tags,
+            encodings=policy.cache.encodings,
             purges=purges,
         ),
         trusted_proxies=policy.core.trusted_proxies,

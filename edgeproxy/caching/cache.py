@@ -14,6 +14,14 @@ from cachetools import TTLCache
 from edgeproxy.caching.answers import Asked, tailored, without_conditions
 from edgeproxy.caching.backoff import Backoff
 from edgeproxy.caching.config import CacheRule
+from edgeproxy.caching.encodings import (
+    Encoder,
+    chosen,
+    encoded_fields,
+    is_encodable,
+    wanted,
+    with_vary,
+)
 from edgeproxy.caching.fields import (
     cache_control,
     format_date,
@@ -83,6 +91,7 @@ class Errand:
     coding: str
     origin: str
     url: str  # the public one
+    wanted: tuple[str, ...] = ()  # codings made here that the client takes, the best first
 
     def upstream_request(self, stale: StoredResponse | None) -> Request:
         """For the whole response, or for news of `stale` if that can be asked."""
@@ -112,6 +121,7 @@ class Cache:
         *,
         max_object_size: int,
         pass_tags: bool = False,
+        encodings: tuple[str, ...] = (),
         now: Callable[[], float] = time.time,
         purges: Purges | None = None,
     ) -> None:
@@ -120,6 +130,8 @@ class Cache:
         self.upkeep = Upkeep(tiers, self.purges)
         self.max_object_size = max_object_size
         self._pass_tags = pass_tags
+        self.encodings = encodings
+        self._encoder = Encoder(encodings) if encodings else None
         self._now = now
         self._backoff = Backoff(now)
         self._flights: dict[tuple[str, str], Flight] = {}  # by key and variant
@@ -137,12 +149,14 @@ class Cache:
         *,
         origin: str | None = None,
         url: str | None = None,
+        accept_encoding: str | None = None,
     ) -> Answer:
         """The answer to a GET or HEAD, from the tiers or through `forward`.
 
         `key` names what is asked for; Vary is taken care of here. Without `rule` the origin alone
         decides. `origin` is what is left alone when it fails, the request's authority if None.
         `url` is what a purge calls it: the public host and target, the request's own if None.
+        `accept_encoding` is the client's own field, where `request` has what the origin is asked.
         A fresh hit in a tier that need not wait completes without suspending. Raises what
         `forward` raises, if no stored copy may stand in.
         """
@@ -153,10 +167,15 @@ class Cache:
         errand = Errand(
             request, key, rule, forward, asked, coding, origin or request.authority, url
         )
+        if self._encoder is not None and asked.range is None:
+            accepted = asked.accept_encoding if accept_encoding is None else accept_encoding
+            errand.wanted = wanted(accepted or "", self.encodings)
         if found.entry is not None:
             now_s = self._now()
             left_s = _left_s(found.entry, rule, now_s)
             if left_s > 0 and _may_reuse(found.entry, asked):
+                if errand.wanted and found.entry.encoded is None:
+                    self._encode_later(found.id, found.entry)
                 return _hit(errand, found, left_s, now_s)
         return await self._not_at_hand(errand, found)
 
@@ -201,6 +220,8 @@ class Cache:
         for flight in self._flights.values():
             if not flight.has_landed and flight.task is not None:
                 flight.task.cancel()
+        for task in self._encoder.tasks if self._encoder else ():
+            task.cancel()
         await self.settled()
 
     # ------------------------------------------------------------ with a store, without an origin
@@ -213,6 +234,8 @@ class Cache:
             now_s = self._now()
             left_s = _left_s(entry, errand.rule, now_s)
             if left_s > 0:
+                if errand.wanted and entry.encoded is None:
+                    self._encode_later(found.id, entry)
                 return _hit(errand, found, left_s, now_s)
             if self._may_wait_for_news(errand, found, -left_s):
                 return _stale(errand, entry, now_s, f"hit; ttl={int(left_s)}; detail={found.tier}")
@@ -655,7 +678,24 @@ class Cache:
             self._hit_for_miss.pop(found.id, None)
         else:
             self._hit_for_miss[found.id] = True
-        await self.levels.put(entry, errand.request.headers, errand.coding)
+        if self._encoder is not None and entry.encoded is None and not is_encodable(entry):
+            entry = replace(entry, encoded=())
+        id = await self.levels.put(entry, errand.request.headers, errand.coding)
+        if entry.encoded is None:
+            self._encode_later(id, entry)
+
+    def _encode_later(self, id: str, entry: StoredResponse) -> None:
+        """Make the policy's codings of what has just been stored, or not been encoded yet."""
+        encoder = self._encoder
+        if encoder is None or entry.is_lazy or not encoder.is_free(id):
+            return
+
+        async def work() -> None:
+            encoded = await encoder.encode(id, entry) if is_encodable(entry) else ()
+            await self.levels.add_encoded(id, entry, encoded)
+
+        encoder.tasks.add(task := self._in_background(work()))
+        task.add_done_callback(encoder.tasks.discard)
 
     def _may_stand_in(
         self, entry: StoredResponse, rule: CacheRule | None, *, is_disconnected: bool
@@ -797,8 +837,14 @@ def _response(
             fields = headers.fields
     if is_reused or age_s:
         fields.append((b"Age", b"%d" % age_s))
+    body = entry.body
+    if entry.encoded:
+        fields = with_vary(fields)
+        if (encoded := chosen(entry, errand.wanted)) is not None:
+            coding, body = encoded
+            fields = encoded_fields(fields, coding, len(body))
     return tailored(
-        errand.request, errand.asked, entry.status, fields, entry.body, entry.stored_at_s, now_s
+        errand.request, errand.asked, entry.status, fields, body, entry.stored_at_s, now_s
     )
 
 

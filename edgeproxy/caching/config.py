@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from edgeproxy.caching.encodings import Coding, zstd_compress
 from edgeproxy.plugin import Config, Duration, Name, Size
 
 
@@ -30,4 +31,14 @@ class CacheConfig(Config):
 
     rules: dict[Name, CacheRule] = Field(default={})
     max_object_size: Size = "16MiB"  # type: ignore[assignment]
+    encodings: tuple[Coding, ...] = ()  # made of stored answers in the background, the best first
     pass_tags: bool = False  # let clients see Cache-Tag and Surrogate-Key
+
+    @field_validator("encodings")
+    @classmethod
+    def _can_be_made(cls, encodings: tuple[Coding, ...]) -> tuple[Coding, ...]:
+        if "zstd" in encodings and zstd_compress() is None:
+            raise ValueError("zstd needs Python 3.14, or: pip install backports.zstd")
+        if len(set(encodings)) < len(encodings):
+            raise ValueError("a coding is named twice")
+        return encodings

@@ -23,12 +23,22 @@ def accepted_coding(value: str) -> str:
     Two values, whatever clients send, so that they do not split the cache. The request to the
     origin must then carry the same word, or the origin could choose by what was folded away.
     """
-    allowed: dict[str, bool] = {}
+    weight = weights(value)
+    return "gzip" if weight.get("gzip", weight.get("*", 0.0)) > 0 else "identity"
+
+
+def weights(value: str) -> dict[str, float]:
+    """The members of an Accept-Encoding field and how welcome each is, 0 to 1.
+
+    One with a parameter that is no weight counts as unwelcome.
+    """
+    found: dict[str, float] = {}
     for member in value.lower().split(","):
         coding, semicolon, _ = member.partition(";")
         weight = _WEIGHT.fullmatch(member, len(coding))
-        allowed[coding.strip(" \t")] = not semicolon or bool(weight and float(weight["q"]) > 0)
-    return "gzip" if allowed.get("gzip", allowed.get("*", False)) else "identity"
+        stated = float(weight["q"]) if weight else 0.0
+        found[coding.strip(" \t")] = stated if semicolon else 1.0
+    return found
 
 
 def normalised(headers: Headers, name: str) -> str | None:
