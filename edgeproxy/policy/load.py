@@ -69,8 +69,9 @@ def _load(
         raise PolicyError(_in_order(error.faults, names)) from None
     words = learn(installed() if registry is None else registry, root, faults)
     routes = expand(root, words, faults)
+    shared = shared_filters(root, words, faults)
     follow(words, root)
-    policy = _Binder(root, words, env, reuse or {}, faults).policy(routes, names)
+    policy = _Binder(root, words, env, reuse or {}, faults).policy(routes, shared, names)
     if faults or policy is None:
         raise PolicyError(_in_order(faults, names))
     return policy
@@ -121,12 +122,18 @@ class _Binder:
     plugins: dict[str, LoadedPlugin] = field(default_factory=dict)
     context: dict[str, Any] = field(default_factory=dict)
 
-    def policy(self, routes: Sequence[LongRoute], files: tuple[str, ...]) -> Policy | None:
+    def policy(
+        self,
+        routes: Sequence[LongRoute],
+        shared: Sequence[tuple[str, Entry]],
+        files: tuple[str, ...],
+    ) -> Policy | None:
         self.context["env"] = self.env
         self._know_origins()
         core, cache = self._core(), self._cache()
         self._make_plugins()
-        bound = [self._route(route, cache) for route in routes]
+        filters = self._filters(shared, "every route")
+        bound = [self._route(route, cache, filters) for route in routes]
         if self.faults or core is None or cache is None:
             return None
         expanded = {**self.root.plain(), "routes": [route.plain() for route in routes]}
@@ -239,17 +246,19 @@ class _Binder:
 
     # -------------------------------------------------------------- routes
 
-    def _route(self, route: LongRoute, cache: CacheConfig | None) -> Route | None:
+    def _route(
+        self, route: LongRoute, cache: CacheConfig | None, shared: tuple[BoundFilter, ...]
+    ) -> Route | None:
         core = check(RouteCore, route.core, route.label, self.faults, self.context)
         matches = [self._match(match, route.label) for match in route.matches]
-        filters = [self._filter(key, entry, route.label) for key, entry in route.filters]
+        filters = self._filters(route.filters, route.label)
         if core is None:
             return None
         self._check_rule(core, route, cache)
         return Route(
             core=self._with_origin(core, route),
             matches=tuple(match for match in matches if match is not None),
-            filters=tuple(bound for bound in filters if bound is not None),
+            filters=shared + filters,
             place=(route.node.get("name") or route.node).place,
         )
 
@@ -283,6 +292,12 @@ class _Binder:
             if matcher is not None and plugin is not None:
                 clauses.append(Clause(key, matcher, plugin, entry.node.place))
         return None if core is None else Match(core, tuple(clauses))
+
+    def _filters(
+        self, entries: Iterable[tuple[str, Entry]], label: str
+    ) -> tuple[BoundFilter, ...]:
+        bound = [self._filter(key, entry, label) for key, entry in entries]
+        return tuple(one for one in bound if one is not None)
 
     def _filter(self, key: str, entry: Entry, label: str) -> BoundFilter | None:
         known, model = self.words.filters[key]

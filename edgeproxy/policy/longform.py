@@ -63,6 +63,11 @@ def expand(root: Node, words: Vocabulary, faults: list[Fault]) -> list[LongRoute
     return [route for route in found if route is not None]
 
 
+def shared_filters(root: Node, words: Vocabulary, faults: list[Fault]) -> list[tuple[str, Entry]]:
+    """The filters at the top of the policy, which every route has before its own."""
+    return list(_Routes(words, faults).filters(root.get("filters"), "the policy"))
+
+
 def _default_tier(root: Node, words: Vocabulary) -> None:
     name, head, tail = _TIER
     plugin = words.sections.get((head, tail))
@@ -147,7 +152,7 @@ class _Routes:
                 core[key] = entry
             elif key not in self.words.route_keys:
                 self.faults.append(self.words.unknown(key, entry.key, label, self.words.route_keys))
-        filters = [*short, *self._filters(node.get("filters"), label)]
+        filters = [*short, *self.filters(node.get("filters"), label)]
         return LongRoute(node, label, Node(node.place, core), self._matches(node, label), filters)
 
     def _matches(self, route: Node, label: str) -> list[LongMatch]:
@@ -184,8 +189,8 @@ class _Routes:
                 self.faults.append(self.words.unknown(key, entry.key, where, self.words.match_keys))
         return LongMatch(Node(node.place, core), keys)
 
-    def _filters(self, node: Node | None, label: str) -> Iterator[tuple[str, Entry]]:
-        """The entries of a route's `filters`: blocks of one key each."""
+    def filters(self, node: Node | None, label: str) -> Iterator[tuple[str, Entry]]:
+        """The entries of a list of filters: blocks of one key each."""
         if node is None or node.value is None:
             return
         if not isinstance(node.value, list):

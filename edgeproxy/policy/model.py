@@ -265,4 +265,5 @@ class PolicyCore(Config):
     origins: dict[Name, OriginConfig] = Field(default={})
     limits: Limits = Limits()
     admin: AdminConfig | None = None  # no admin listener unless it is here
+    filters: tuple[Any, ...] = ()  # of every route, before its own
     routes: tuple[Any, ...] = ()
