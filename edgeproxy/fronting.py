@@ -26,6 +26,19 @@ _FORWARDED = (
     "x-forwarded-server", "x-real-ip", "via", "expect",
 )  # fmt: skip
 
+# What some servers take for the host, path, method or address in place of the real one. No cache
+# key holds it, so that one client could choose what others are shown.
+_OVERRIDES = (
+    "cf-connecting-ip", "cluster-client-ip", "fastly-client-ip", "front-end-https", "proxy",
+    "true-client-ip", "x-accel-redirect", "x-client-ip", "x-cluster-client-ip",
+    "x-envoy-original-path", "x-forwarded", "x-forwarded-by", "x-forwarded-path",
+    "x-forwarded-prefix", "x-forwarded-protocol", "x-forwarded-scheme", "x-forwarded-ssl",
+    "x-host", "x-http-host-override", "x-http-method", "x-http-method-override",
+    "x-method-override", "x-original-host", "x-original-method", "x-original-uri",
+    "x-original-url", "x-rewrite-url", "x-url-scheme",
+)  # fmt: skip
+_NEVER_SENT_ON = ("host", "content-length", *HOP_BY_HOP, *_FORWARDED, *_OVERRIDES)
+
 # Fields of GitHub Pages and its CDN that say nothing to a visitor, and those which are the
 # policy's to set, not the origin's.
 _PAGES_INTERNAL = (
@@ -39,7 +52,7 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
     """The request as `origin` gets it: its own name, its base path, nothing of other hops."""
     request = exchange.request
     headers = request.headers.copy()
-    headers.remove("host", "content-length", *HOP_BY_HOP, *_FORWARDED)  # `Upstream` frames it
+    headers.remove(*_NEVER_SENT_ON)
     if origin.static:
         headers.remove(*_PERSONAL)
     else:
@@ -56,6 +69,7 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
         headers=headers,
         body=Body() if origin.static else request.body,
         scheme=origin.scheme,
+        on_interim=request.on_interim,
     )
 
 
