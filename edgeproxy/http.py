@@ -221,6 +221,7 @@ class Request:
     headers: Headers = field(default_factory=Headers)
     body: Body = field(default_factory=Body)
     scheme: str = "http"
+    on_interim: Callable[[int, Headers], None] | None = None  # hears of 1xx before the answer
 
     @property
     def target(self) -> str:

@@ -14,12 +14,16 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
+from edgeproxy.caching.purges import public_url
 from edgeproxy.caching.rules import key_query
+from edgeproxy.caching.structured import items
 from edgeproxy.errors import ClientError, PluginError, UpstreamError
 from edgeproxy.fronting import (
     clean_response,
     keep_apart,
+    public_path,
     settle_location,
     upstream_request,
 )
@@ -32,6 +36,7 @@ log = logging.getLogger("edgeproxy")
 MAX_FAILURES = 20  # in a row, of a hook whose failure does not end a request
 PAUSE_S = 30  # for which it is then left out
 
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
 _CACHED_METHODS = ("GET", "HEAD")
 
 
@@ -117,8 +122,12 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
             exchange.cache_verdict, exchange.cache_status = answered.verdict, answered.status
             response = answered.response
         else:
-            exchange.cache_status = "edgeproxy; fwd=bypass"
+            fwd = "bypass" if method in _CACHED_METHODS else "method"
+            exchange.cache_status = f"edgeproxy; fwd={fwd}"
             response = await forward(request)
+            exchange.cache_status += f"; fwd-status={response.status}"
+            if method not in SAFE_METHODS and response.status < 400:
+                await heed_change(exchange, plan, target, origin, request, response)
             plan.cache.hide_tags(response.headers)
         settle_location(exchange, response, origin)
     except UpstreamError as error:
@@ -129,6 +138,47 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
         exchange.error = str(error)
         return recovered
     return response
+
+
+async def heed_change(
+    exchange: Exchange,
+    plan: Plan,
+    target: Target,
+    origin: Origin,
+    request: Request,
+    response: Response,
+) -> None:
+    """Let the cache know what an unsafe request has changed: its target, and what Location and
+    Content-Location name on the same site (RFC 9111, section 4.4), and the groups that the answer
+    names (RFC 9875, section 3)."""
+    host, path = exchange.request.host, exchange.request.path
+    urls = [path if target.query is None else f"{path}?{target.query}"]
+    base = f"{request.scheme}://{origin.authority}{request.path}"
+    for name in ("location", "content-location"):
+        for line in response.headers.get_all(name):
+            urls += same_site_target(line, base, host, origin)
+    groups = items(response.headers, "cache-group-invalidation") or []
+    await plan.cache.heed_change(
+        [f"{host}{url}" for url in urls], [group for group in groups if type(group) is str]
+    )
+
+
+def same_site_target(location: str, base: str, host: str, origin: Origin) -> list[str]:
+    """The public path and query that `location` names; nothing if it is another site's.
+
+    Relative to `base`, the URL that the origin was asked for.
+    """
+    try:
+        parts = urlsplit(urljoin(base, location))
+        if parts.hostname == origin.host:
+            path = public_path(parts.path or "/", origin)
+        elif parts.hostname == host:
+            path = parts.path or "/"
+        else:
+            return []
+        return [public_url(path + (f"?{parts.query}" if parts.query else ""))]
+    except ValueError:
+        return []
 
 
 async def go_upstream(

@@ -137,6 +137,8 @@ def compile_plan(policy: Policy, purges: Purges | None = None) -> Plan:
         cache=Cache(
             tiers,
             max_object_size=policy.cache.max_object_size,
+            body_memory=policy.core.limits.body_memory,
+            status_key=policy.cache.status_key,
             pass_tags=policy.cache.pass_tags,
             encodings=policy.cache.encodings,
             purges=purges,

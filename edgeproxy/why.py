@@ -17,11 +17,9 @@ from edgeproxy.caching.freshness import (
     Unstorable,
     current_age_s,
     initial_age_s,
-    lifetime_s,
-    why_not_stored,
 )
 from edgeproxy.caching.purges import public_url
-from edgeproxy.caching.rules import policy_ttl_s
+from edgeproxy.caching.rules import policy_ttl_s, ruled_lifetime_s, unstorable
 from edgeproxy.caching.variants import accepted_coding
 from edgeproxy.http import Body, Exchange, Fetch, Headers, Request, Response
 from edgeproxy.pipeline import handle
@@ -151,25 +149,17 @@ def _judged(probe: Probe, response: Response) -> dict[str, Any]:
     now_s = probe.now()
     asked = Asked.by(probe.request)
     ttl_s = policy_ttl_s(probe.rule, response.status)
-    unstorable = why_not_stored(
-        "GET",
-        asked.has_credentials,
-        response.status,
-        response.headers,
-        policy_ttl=ttl_s is not None,
-    )
-    if unstorable is not None:
-        words, source = _WORDS[unstorable]
-        code = unstorable.name.lower().replace("_", "-")
+    why = unstorable(probe.rule, asked.has_credentials, response.status, response.headers)
+    if why is not None:
+        words, source = _WORDS[why]
+        code = why.name.lower().replace("_", "-")
         return {"storable": False, "code": code, "words": words, "source": source}
     length = response.body.length
     if length is not None and length > probe.max_object_size:
         words = f"{length} bytes are more than `cache.max_object_size`, {probe.max_object_size}"
         return {"storable": False, "code": "too-large", "words": words, "source": "the policy"}
     age_s = initial_age_s(response.headers, probe.requested_at_s, now_s)
-    fresh_s = lifetime_s(
-        response.status, response.headers, now_s, initial_age_s=age_s, policy_ttl_s=ttl_s
-    )
+    fresh_s = ruled_lifetime_s(probe.rule, response.status, response.headers, now_s, age_s)
     left_s = max(0.0, fresh_s - age_s)
     by, source = _by_whom(response.headers, ttl_s)
     words = f"it may be stored, and is fresh for {left_s:.0f} s: {by}"

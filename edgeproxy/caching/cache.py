@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,28 +24,36 @@ from edgeproxy.caching.encodings import (
     with_vary,
 )
 from edgeproxy.caching.fields import (
-    cache_control,
     format_date,
     seconds,
     storable_fields,
     updated_fields,
     weakly_equal,
 )
-from edgeproxy.caching.flights import Failed, Flight, Growing, Kept, Outcome, Single, Stale
+from edgeproxy.caching.flights import (
+    Budget,
+    Failed,
+    Flight,
+    Growing,
+    Held,
+    Kept,
+    Outcome,
+    Single,
+    Stale,
+)
 from edgeproxy.caching.freshness import (
     CLOCK_TOLERANCE_S,
     StaleUse,
     allows_credentials,
     browser_cache_control,
     current_age_s,
+    governing,
     initial_age_s,
-    lifetime_s,
     stale_use,
-    why_not_stored,
 )
 from edgeproxy.caching.levels import Found, Levels, vary_names
 from edgeproxy.caching.purges import TAG_FIELDS, Purges, Selection, response_tags
-from edgeproxy.caching.rules import policy_ttl_s
+from edgeproxy.caching.rules import jittered_s, policy_ttl_s, ruled_lifetime_s, unstorable
 from edgeproxy.caching.tiers import StoredResponse, Tier, is_same
 from edgeproxy.caching.upkeep import SLOWEST_FETCH_S, Upkeep
 from edgeproxy.caching.variants import accepted_coding, selection
@@ -66,6 +75,9 @@ MAX_HIT_FOR_MISS = 4096
 STREAM_ABOVE_BYTES = 256 * 1024
 """Up to this size a body is at hand before the client sees the head, so that an origin that fails
 half way can still be answered for. Beyond it, waiting would cost the client more than that."""
+
+BODY_MEMORY_BYTES = 256 * 1024 * 1024
+MAX_KEY_SHOWN = 512
 
 log = logging.getLogger(__name__)
 
@@ -120,16 +132,22 @@ class Cache:
         tiers: Sequence[Tier],
         *,
         max_object_size: int,
+        body_memory: int = BODY_MEMORY_BYTES,
         pass_tags: bool = False,
+        status_key: bool = False,
         encodings: tuple[str, ...] = (),
         now: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
         purges: Purges | None = None,
     ) -> None:
         self.purges = purges or Purges(now)
         self.levels = Levels(tiers, self.purges)
         self.upkeep = Upkeep(tiers, self.purges)
         self.max_object_size = max_object_size
+        self.body_memory = Budget(body_memory)
         self._pass_tags = pass_tags
+        self._status_key = status_key
+        self._chance = chance
         self.encodings = encodings
         self._encoder = Encoder(encodings) if encodings else None
         self._now = now
@@ -176,8 +194,22 @@ class Cache:
             if left_s > 0 and _may_reuse(found.entry, asked):
                 if errand.wanted and found.entry.encoded is None:
                     self._encode_later(found.id, found.entry)
-                return _hit(errand, found, left_s, now_s)
-        return await self._not_at_hand(errand, found)
+                answer = _hit(errand, found, left_s, now_s)
+                return _with_key(answer, key) if self._status_key else answer
+        answer = await self._not_at_hand(errand, found)
+        return _with_key(answer, key) if self._status_key else answer
+
+    async def heed_change(self, urls: Iterable[str], groups: Iterable[str] = ()) -> None:
+        """Have no answer for `urls` any more: a request has changed what is there (RFC 9111,
+        section 4.4). `groups` changed with it (RFC 9875, section 3).
+
+        Holds for all variants, in every tier, and against fetches under way.
+        """
+        found = [_marked(urls=(url,)) or _marked(hosts=(url.partition("/")[0],)) for url in urls]
+        found += [_marked(tags=(group,)) for group in groups]
+        for selection in found:
+            if selection is not None:
+                await self.upkeep.save(self.purges.add(selection, soft=False))
 
     async def purge(self, selection: Selection) -> list[str]:
         """Have no answer of `selection` any more; it is fetched anew when it is next asked for.
@@ -349,9 +381,16 @@ class Cache:
             verdict = "pass" if fwd.startswith("bypass") else "miss"
             status = f"edgeproxy; fwd={fwd}; fwd-status={response.status}"
             return Answer(response, verdict, status)
-        outcome = await self._fetch(errand, found, None, as_asked=as_asked)
+        held = self.body_memory.hold()
+        try:
+            outcome = await self._fetch(errand, found, None, held, as_asked=as_asked)
+        except BaseException:
+            held.release()
+            raise
         if isinstance(outcome, Kept):
-            self._in_background(self._keep(errand, found, outcome, None))
+            self._in_background(self._keep(errand, found, outcome, None, held))
+        else:
+            held.release()
         return await self._answer(errand, outcome, fwd)
 
     async def _answer(self, errand: Errand, outcome: Outcome, fwd: str) -> Answer:
@@ -406,21 +445,32 @@ class Cache:
 
     async def _fly(self, errand: Errand, found: Found, flight: Flight) -> None:
         outcome: Outcome
+        held = self.body_memory.hold()
         try:
-            outcome = await self._fetch(errand, found, flight)
+            outcome = await self._fetch(errand, found, flight, held)
         except Exception as error:
             outcome = Failed(error)
             if flight.is_unwatched:
                 log.warning("background revalidation of %s failed: %s", errand.key, error)
+        except BaseException:
+            held.release()
+            raise
         flight.land(outcome)
         if isinstance(outcome, Kept):
-            await self._keep(errand, found, outcome, flight)
+            await self._keep(errand, found, outcome, flight, held)
+        held.release()
         self._leave_table(found.id, flight)
         if isinstance(outcome, Single) and not flight.has_leader:
             await outcome.response.body.close()
 
     async def _fetch(
-        self, errand: Errand, found: Found, flight: Flight | None, *, as_asked: bool = False
+        self,
+        errand: Errand,
+        found: Found,
+        flight: Flight | None,
+        held: Held,
+        *,
+        as_asked: bool = False,
     ) -> Outcome:
         """Ask the origin, and take its answer in as far as it may be kept."""
         stale = None if as_asked else found.entry
@@ -445,7 +495,7 @@ class Cache:
             ):
                 await response.body.close()
                 return self._gone(stale, response, requested_at_s)
-            return await self._taken(errand, found, response, requested_at_s, flight, stale)
+            return await self._taken(errand, found, response, requested_at_s, flight, stale, held)
         except UpstreamError:
             if stale is not None and self._may_stand_in(stale, errand.rule, is_disconnected=True):
                 return Stale(stale, None)
@@ -455,8 +505,8 @@ class Cache:
         """`forward`, with its outcome noted for the origin as a whole."""
         try:
             response = await errand.forward(request)
-        except UpstreamError:
-            self._backoff.failed(errand.origin)
+        except UpstreamError as error:
+            self._backoff.failed(errand.origin, error=error.error)
             raise
         if response.status in TROUBLE_STATUSES and response.status != 500:
             self._backoff.failed(errand.origin, response.headers)
@@ -482,7 +532,6 @@ class Cache:
             validators = _validators(newer) or validators
             newer.remove("etag", "last-modified")
         headers = updated_fields(stale.headers, newer)
-        ttl_s = policy_ttl_s(errand.rule, stale.status)
         age_s = initial_age_s(newer, requested_at_s, received_at_s)
         entry = replace(
             stale,
@@ -494,13 +543,9 @@ class Cache:
             stored_at_s=received_at_s,
             requested_at_s=requested_at_s,
             age_s=age_s,
-            fresh_for_s=lifetime_s(
-                stale.status, headers, received_at_s, initial_age_s=age_s, policy_ttl_s=ttl_s
-            ),
+            fresh_for_s=self._lifetime_s(errand, stale.status, headers, received_at_s, age_s),
         )
-        why = why_not_stored(
-            "GET", errand.asked.has_credentials, stale.status, headers, policy_ttl=ttl_s is not None
-        )
+        why = unstorable(errand.rule, errand.asked.has_credentials, stale.status, headers)
         return Kept(entry, shared=why is None, fwd_status=304)
 
     def _gone(self, stale: StoredResponse, response: Response, requested_at_s: float) -> Kept:
@@ -530,20 +575,14 @@ class Cache:
         requested_at_s: float,
         flight: Flight | None,
         stale: StoredResponse | None,
+        held: Held,
     ) -> Outcome:
         """A whole response: read in and kept if it may be, else left to the client that asked."""
         received_at_s = self._now()
         status = response.status
-        ttl_s = policy_ttl_s(errand.rule, status)
         tags = response_tags(response.headers, errand.rule.tags if errand.rule else ())
         self.hide_tags(response.headers)
-        why = why_not_stored(
-            "GET",
-            errand.asked.has_credentials,
-            status,
-            response.headers,
-            policy_ttl=ttl_s is not None,
-        )
+        why = unstorable(errand.rule, errand.asked.has_credentials, status, response.headers)
         if why is not None:
             await self._not_kept(errand, found, status)
             return Single(response, f"detail={why.name.lower()}")
@@ -551,9 +590,7 @@ class Cache:
         headers = storable_fields(response.headers)
         if "date" not in headers:
             headers.add("Date", format_date(received_at_s))
-        fresh_for_s = lifetime_s(
-            status, headers, received_at_s, initial_age_s=age_s, policy_ttl_s=ttl_s
-        )
+        fresh_for_s = self._lifetime_s(errand, status, headers, received_at_s, age_s)
         entry = StoredResponse(
             key=errand.key,
             status=status,
@@ -570,7 +607,9 @@ class Cache:
         if fresh_for_s <= age_s and not _is_worth_keeping(entry, errand.rule):
             await self._not_kept(errand, found, status)
             return Single(response, "detail=no_freshness")
-        body = await self._read(errand, entry, response, flight)
+        body = await self._read(errand, entry, response, flight, held)
+        if body is None and held.was_refused:
+            return Single(response, "detail=no_memory", too_large=True)
         if body is None:
             await self._not_kept(errand, found, status)
             return Single(response, "detail=too_large", too_large=True)
@@ -582,10 +621,21 @@ class Cache:
             )
         return Kept(replace(entry, body=body), shared=True, fwd_status=status)
 
+    def _lifetime_s(
+        self, errand: Errand, status: int, headers: Headers, received_at_s: float, age_s: float
+    ) -> float:
+        lifetime_s = ruled_lifetime_s(errand.rule, status, headers, received_at_s, age_s)
+        return jittered_s(errand.rule, lifetime_s, age_s, self._chance())
+
     async def _read(
-        self, errand: Errand, entry: StoredResponse, response: Response, flight: Flight | None
+        self,
+        errand: Errand,
+        entry: StoredResponse,
+        response: Response,
+        flight: Flight | None,
+        held: Held,
     ) -> bytes | None:
-        """The whole body; None if it is too large, and still to be read then.
+        """The whole body; None if it is too large or memory is short, and still to be read then.
 
         Raises UpstreamError if it ends early.
         """
@@ -596,12 +646,15 @@ class Cache:
         if declared is not None and declared > self.max_object_size:
             return None
         expected = declared if body.data is None else None
+        at_first = min(STREAM_ABOVE_BYTES, self.max_object_size)
+        if not held.grow_to(at_first if declared is None else declared):
+            return None
         try:
-            data = await body.peek(min(STREAM_ABOVE_BYTES, self.max_object_size))
+            data = await body.peek(at_first)
             if data is None and flight is not None and flight.may_stream and flight.has_leader:
-                data = await self._read_along(errand, entry, response, flight, expected)
+                data = await self._read_along(errand, entry, response, flight, held, expected)
             elif data is None:
-                data = await body.peek(self.max_object_size)
+                data = await self._read_on(body, at_first, held)
         except UpstreamError:
             await body.close()
             raise
@@ -618,12 +671,23 @@ class Cache:
             raise _incomplete(errand, f"{len(data)} of {expected} bytes came")
         return data
 
+    async def _read_on(self, body: Body, size: int, held: Held) -> bytes | None:
+        """The same beyond the first `size` bytes, for as long as there is room for more."""
+        data = None
+        while data is None and size < self.max_object_size:
+            size = min(2 * size, self.max_object_size)
+            if not held.grow_to(size):
+                return None
+            data = await body.peek(size)
+        return data
+
     async def _read_along(
         self,
         errand: Errand,
         entry: StoredResponse,
         response: Response,
         flight: Flight,
+        held: Held,
         expected: int | None,
     ) -> bytes | None:
         """The same, while the leader already gets what has come in."""
@@ -641,7 +705,7 @@ class Cache:
         body = Body(None, stream=growing.__aiter__(), length=expected, close=close)
         flight.hand_over(Response(head.status, head.headers, body), "stored")
         try:
-            data = await growing.take(self.max_object_size)
+            data = await growing.take(self.max_object_size, held)
             if data is not None and expected is not None and len(data) != expected:
                 raise _incomplete(errand, f"{len(data)} of {expected} bytes came")
         except Exception as error:
@@ -662,6 +726,15 @@ class Cache:
                 await self.levels.forget(found.id)
 
     async def _keep(
+        self, errand: Errand, found: Found, outcome: Kept, flight: Flight | None, held: Held
+    ) -> None:
+        """Store what was fetched; until then its body counts as held."""
+        try:
+            await self._store(errand, found, outcome, flight)
+        finally:
+            held.release()
+
+    async def _store(
         self, errand: Errand, found: Found, outcome: Kept, flight: Flight | None
     ) -> None:
         entry = outcome.entry
@@ -738,7 +811,7 @@ def _left_s(entry: StoredResponse, rule: CacheRule | None, now_s: float) -> floa
 
 def _may_reuse(entry: StoredResponse, asked: Asked) -> bool:
     """A request with credentials takes only what is meant for such (RFC 9111, section 3.5)."""
-    return not asked.has_credentials or allows_credentials(cache_control(entry.headers))
+    return not asked.has_credentials or allows_credentials(governing(entry.headers)[0])
 
 
 def _stale_use(entry: StoredResponse, rule: CacheRule | None) -> StaleUse:
@@ -846,6 +919,21 @@ def _response(
     return tailored(
         errand.request, errand.asked, entry.status, fields, body, entry.stored_at_s, now_s
     )
+
+
+def _marked(**what: tuple[str, ...]) -> Selection | None:
+    """A selection, if there is such a thing: what cannot be named cannot be marked."""
+    try:
+        return Selection(**what)  # type: ignore[arg-type]
+    except ValueError:
+        return None
+
+
+def _with_key(answer: Answer, key: str) -> Answer:
+    """`answer` with the cache key in its status, as a string of RFC 9651, section 3.3.3."""
+    shown = key.replace("\n", " ").encode("ascii", "backslashreplace").decode()[:MAX_KEY_SHOWN]
+    shown = shown.replace("\\", "\\\\").replace('"', '\\"')
+    return replace(answer, status=f'{answer.status}; key="{shown}"')
 
 
 def _hit(errand: Errand, found: Found, left_s: float, now_s: float) -> Answer:

@@ -22,6 +22,10 @@ class CacheRule(Config):
     stale_while_revalidate: Duration = 0
     stale_if_error: Duration = "1d"  # type: ignore[assignment]
     query: Literal["keep", "sort", "drop"] | tuple[str, ...] = "keep"  # a list: only these names
+    heuristics: bool = True  # without stated freshness: a tenth of the time since Last-Modified
+    heuristic_errors: bool = False  # that also for 405, 414, 501 and errors marked `public`
+    share_cookies: bool = False  # store answers that set a cookie, if they state their freshness
+    jitter: float = Field(default=0, ge=0, le=0.5)  # the share of a lifetime that is left to chance
     tags: tuple[str, ...] = ()  # names for purging, besides those that the origin gives
     keep_gone: Duration = 0  # go on serving what the origin answers 404 or 410 for, so long
 
@@ -31,6 +35,7 @@ class CacheConfig(Config):
 
     rules: dict[Name, CacheRule] = Field(default={})
     max_object_size: Size = "16MiB"  # type: ignore[assignment]
+    status_key: bool = False  # show the cache key in Cache-Status
     encodings: tuple[Coding, ...] = ()  # made of stored answers in the background, the best first
     pass_tags: bool = False  # let clients see Cache-Tag and Surrogate-Key
 

@@ -145,6 +145,45 @@ class Flight:
         self._first.set_result(Single(response, reason))
 
 
+class Budget:
+    """Bytes of memory that all fetches together may hold."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used = 0
+
+    def hold(self) -> Held:
+        """The share of one fetch, nothing at first."""
+        return Held(self)
+
+
+class Held:
+    """What one fetch holds of a budget. `was_refused`: it wanted more than there was."""
+
+    __slots__ = ("_budget", "bytes", "was_refused")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.bytes = 0
+        self.was_refused = False
+
+    def grow_to(self, size: int) -> bool:
+        """Hold `size` bytes in all, if there is room for them."""
+        more = size - self.bytes
+        if more > 0:
+            if self._budget.used + more > self._budget.max_bytes:
+                self.was_refused = True
+                return False
+            self._budget.used += more
+            self.bytes = size
+        return True
+
+    def release(self) -> None:
+        """Give all of it back. May be called twice."""
+        self._budget.used -= self.bytes
+        self.bytes = 0
+
+
 class Growing:
     """A body while it comes in: kept for the store, and read by one client at its own pace.
 
@@ -162,12 +201,13 @@ class Growing:
         self._changed = asyncio.Event()
         self.size = 0  # bytes that have come in
 
-    async def take(self, max_bytes: int) -> bytes | None:
-        """The whole body, or None if it is longer; its rest is then the client's."""
+    async def take(self, max_bytes: int, held: Held) -> bytes | None:
+        """The whole body, or None if it is longer, or more than can be `held`; its rest is then
+        the client's."""
         async for chunk in self._iterator:
             self._chunks.append(chunk)
             self.size += len(chunk)
-            if self.size > max_bytes:
+            if self.size > max_bytes or not held.grow_to(self.size):
                 self._is_rest_theirs = True
                 self._changed.set()
                 return None

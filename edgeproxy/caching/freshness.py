@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from edgeproxy.caching.fields import (
+    MAX_DELTA_S,
     Directives,
     age,
     cache_control,
@@ -17,14 +18,17 @@ from edgeproxy.caching.fields import (
     members,
     seconds,
 )
+from edgeproxy.caching.structured import dictionary
 from edgeproxy.http import Headers
 
 HEURISTIC_STATUSES = frozenset((200, 203, 204, 300, 301, 308, 404, 410))
 """May be kept without explicit freshness.
 
 RFC 9110, section 15.1 also has 405, 414 and 501. One odd request provokes those on a path that
-works for everybody else, so they need explicit freshness here.
+works for everybody else, so they need explicit freshness here, unless a rule says otherwise.
 """
+
+ODD_STATUSES = frozenset((405, 414, 501))
 
 UNDERSTOOD_STATUSES = HEURISTIC_STATUSES | {302, 303, 307, 405, 414, 451, 501}
 """What `must-understand` may ask for (RFC 9111, section 5.2.2.3)."""
@@ -33,7 +37,42 @@ MAX_HEURISTIC_S = 86400.0
 MAX_DISCONNECTED_S = 86400.0
 CLOCK_TOLERANCE_S = 5.0
 
+TARGETS = ("edgeproxy-cache-control", "cdn-cache-control")
+"""The fields that speak to this cache before Cache-Control does (RFC 9213, section 2.1)."""
+
 _NEVER_STALE = ("must-revalidate", "proxy-revalidate", "no-cache")
+
+
+def governing(headers: Headers) -> tuple[Directives, bool]:
+    """The directives that count for this cache, and whether they come from a targeted field.
+
+    The first of `TARGETS` that is valid and not empty replaces Cache-Control and Expires. One that
+    is no dictionary, or whose lifetimes are no integers, counts as absent (RFC 9213, section 2.2).
+    """
+    for name in TARGETS:
+        if name in headers:
+            directives = _targeted(headers, name)
+            if directives:
+                return directives, True
+    return cache_control(headers), False
+
+
+_WITH_SECONDS = ("max-age", "s-maxage", "stale-while-revalidate", "stale-if-error")
+
+
+def _targeted(headers: Headers, name: str) -> Directives | None:
+    found = dictionary(headers, name)
+    if found is None:
+        return None
+    directives: dict[str, str | None] = {}
+    for directive, value in found.items():
+        if directive in _WITH_SECONDS:
+            if type(value) is not int or value < 0:
+                return None
+            directives[directive] = str(min(value, MAX_DELTA_S))
+        elif value is not False:
+            directives[directive] = None
+    return directives
 
 
 def explicit_lifetime_s(headers: Headers, received_at_s: float) -> int | None:
@@ -42,11 +81,11 @@ def explicit_lifetime_s(headers: Headers, received_at_s: float) -> int | None:
     s-maxage, else max-age, else Expires less Date. What is stated but invalid is 0: stale.
     Source: RFC 9111, sections 4.2.1 and 5.3.
     """
-    directives = cache_control(headers)
+    directives, is_targeted = governing(headers)
     for name in ("s-maxage", "max-age"):
         if name in directives:
             return seconds(directives[name]) or 0
-    if "expires" not in headers:
+    if is_targeted or "expires" not in headers:
         return None
     expires_s = date_field(headers, "expires", received_at_s)
     if expires_s is None:
@@ -55,12 +94,14 @@ def explicit_lifetime_s(headers: Headers, received_at_s: float) -> int | None:
     return max(0, expires_s - int(received_at_s if date_s is None else date_s))
 
 
-def heuristic_lifetime_s(status: int, headers: Headers, received_at_s: float) -> float | None:
+def heuristic_lifetime_s(
+    status: int, headers: Headers, received_at_s: float, *, odd_errors: bool = False
+) -> float | None:
     """A tenth of the time since Last-Modified, at most a day; None if there is nothing to go by.
 
-    Source: RFC 9111, section 4.2.2.
+    Source: RFC 9111, section 4.2.2. `odd_errors` are those that one client can provoke.
     """
-    if status not in HEURISTIC_STATUSES and "public" not in cache_control(headers):
+    if not may_go_by_heuristics(status, governing(headers)[0], odd_errors=odd_errors):
         return None
     modified_s = date_field(headers, "last-modified", received_at_s)
     if modified_s is None:
@@ -70,6 +111,18 @@ def heuristic_lifetime_s(status: int, headers: Headers, received_at_s: float) ->
     return min(max(0.0, unchanged_s / 10), MAX_HEURISTIC_S)
 
 
+def may_go_by_heuristics(status: int, directives: Directives, *, odd_errors: bool = False) -> bool:
+    """Whether a status may be kept without stated freshness (RFC 9111, section 4.2.2).
+
+    `public` allows it for any status; for an error only where the policy lets `odd_errors` pass.
+    """
+    if status in HEURISTIC_STATUSES:
+        return True
+    if odd_errors and status in ODD_STATUSES:
+        return True
+    return "public" in directives and (status < 400 or odd_errors)
+
+
 def lifetime_s(
     status: int,
     headers: Headers,
@@ -77,6 +130,8 @@ def lifetime_s(
     *,
     initial_age_s: float = 0.0,
     policy_ttl_s: float | None = None,
+    heuristics: bool = True,
+    odd_errors: bool = False,
 ) -> float:
     """How long the response is fresh, counted from when it was generated; 0 for not at all.
 
@@ -84,14 +139,16 @@ def lifetime_s(
     the caches of the origin keep answers much longer than a short `ttl`. `no-cache` is 0 whatever
     the policy says.
     """
-    if "no-cache" in cache_control(headers):
+    if "no-cache" in governing(headers)[0]:
         return 0.0
     if policy_ttl_s is not None:
         return policy_ttl_s + initial_age_s if policy_ttl_s > 0 else 0.0
     stated = explicit_lifetime_s(headers, received_at_s)
     if stated is not None:
         return stated
-    return heuristic_lifetime_s(status, headers, received_at_s) or 0.0
+    if not heuristics:
+        return 0.0
+    return heuristic_lifetime_s(status, headers, received_at_s, odd_errors=odd_errors) or 0.0
 
 
 def initial_age_s(headers: Headers, requested_at_s: float, received_at_s: float) -> float:
@@ -125,19 +182,27 @@ MAX_VARY_FIELDS = 16
 
 
 def why_not_stored(
-    method: str, credentials: bool, status: int, headers: Headers, *, policy_ttl: bool = False
+    method: str,
+    credentials: bool,
+    status: int,
+    headers: Headers,
+    *,
+    policy_ttl: bool = False,
+    share_cookies: bool = False,
+    odd_errors: bool = False,
 ) -> Unstorable | None:
     """Why a shared cache may not keep this response; None if it may (RFC 9111, section 3).
 
     `credentials`: the request had an Authorization field. `policy_ttl`: the policy gives this
     status a lifetime. A cookie keeps a response from being shared even if it is fresh
-    (section 7.3 leaves that to the origin, which rarely thinks of it).
+    (section 7.3 leaves that to the origin, which rarely thinks of it), unless `share_cookies`, and
+    then only where the response itself states its freshness.
     """
     if method != "GET":
         return Unstorable.METHOD
     if status < 200 or status in (206, 304):
         return Unstorable.STATUS
-    directives = cache_control(headers)
+    directives, is_targeted = governing(headers)
     if "must-understand" in directives:  # takes the place of no-store, section 5.2.2.3
         if status not in UNDERSTOOD_STATUSES:
             return Unstorable.MUST_UNDERSTAND
@@ -145,16 +210,17 @@ def why_not_stored(
         return Unstorable.NO_STORE
     if "private" in directives:
         return Unstorable.PRIVATE
-    if "set-cookie" in headers:
+    stated = bool({"max-age", "s-maxage"} & directives.keys())
+    stated = stated or ("expires" in headers and not is_targeted)
+    if "set-cookie" in headers and not (share_cookies and stated):
         return Unstorable.SET_COOKIE
     if credentials and not allows_credentials(directives):
         return Unstorable.AUTHORIZATION
     vary = members(headers, "vary")
     if "*" in vary or len(vary) > MAX_VARY_FIELDS:
         return Unstorable.VARY
-    stated = policy_ttl or bool({"max-age", "s-maxage"} & directives.keys()) or "expires" in headers
-    known = status in HEURISTIC_STATUSES or ("public" in directives and status < 400)
-    return None if stated or known else Unstorable.NOTHING_TO_GO_BY
+    known = may_go_by_heuristics(status, directives, odd_errors=odd_errors)
+    return None if policy_ttl or stated or known else Unstorable.NOTHING_TO_GO_BY
 
 
 def allows_credentials(directives: Directives) -> bool:
@@ -187,7 +253,7 @@ def stale_use(
     policy's the longer one counts. Without either, an origin that does not answer at all is
     covered for a day.
     """
-    directives = cache_control(headers)
+    directives = governing(headers)[0]
     if any(name in directives for name in _NEVER_STALE):
         return _NO_STALE_USE
     own_revalidate_s = seconds(directives.get("stale-while-revalidate"))

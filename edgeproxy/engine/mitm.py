@@ -30,11 +30,13 @@ from edgeproxy.addresses import client_address
 from edgeproxy.app import App
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.errors import ClientError, UpstreamError
+from edgeproxy.fronting import clean_response
 from edgeproxy.http import Address, Body, Exchange, Headers, Request, Response, normalise_path
 from edgeproxy.pipeline import error_response, upstream_failed
 
 log = logging.getLogger("edgeproxy.core")
 
+MAX_INTERIM_RESPONSES = 8  # per request; more are dropped
 DIRECT_BYTES = 64 * 1024  # answers up to this size stand in the flow itself
 
 Serve = Callable[[PipeEnd], Awaitable[None]]
@@ -58,7 +60,11 @@ class Core:
         handler = _Connection(
             self.master, stream, stream, self.master.options, self._mode, self.addon
         )
-        await handler.handle_client()
+        self.addon.clients[handler.client.id] = stream
+        try:
+            await handler.handle_client()
+        finally:
+            del self.addon.clients[handler.client.id]
 
 
 class _Connection(mode_servers.ProxyConnectionHandler):
@@ -127,6 +133,7 @@ class Journeys:
     def __init__(self, app: App) -> None:
         self._app = app
         self.waiting: dict[str, Serve] = {}  # journeys that await their pipe, by exchange id
+        self.clients: dict[str, PipeEnd] = {}  # where clients read their answers, by connection
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """A request with a body streams: its journey begins at the far end of a pipe."""
@@ -194,6 +201,8 @@ class Journeys:
             scheme="https" if flow.client_conn.tls else "http",
         )
         exchange = Exchange(request, peer)
+        client = self.clients.get(flow.client_conn.id) if flow.request.is_http11 else None
+        interim = request.on_interim = _Interim(exchange, client)
         path, _, query = flow.request.path.partition("?")
         request.query = query or None  # an empty one is not sent on, so no key may tell it apart
         try:
@@ -205,7 +214,10 @@ class Journeys:
             if any(peer in network for network in plan.trusted_proxies):
                 scheme = (headers.get("x-forwarded-proto") or "").lower()
                 request.scheme = scheme if scheme in ("http", "https") else request.scheme
-        return exchange, await self._app.handle(exchange)
+        try:
+            return exchange, await self._app.handle(exchange)
+        finally:
+            interim.end()
 
     async def _serve(self, flow: http.HTTPFlow, far: PipeEnd) -> None:
         """The far end of a pipe: read the request that mitmproxy sends, go, and answer."""
@@ -255,6 +267,33 @@ class Journeys:
             far.close()
             await response.body.close()
             await self._app.finish(exchange)
+
+
+class _Interim:
+    """Passes interim responses of the origin on to the client (RFC 9110, section 15.2).
+
+    mitmproxy would take one for the answer, so they are written past it. Until the journey ends
+    nothing else is written to this client: it has one request under way, unanswered.
+    """
+
+    def __init__(self, exchange: Exchange, client: PipeEnd | None) -> None:
+        self._exchange = exchange
+        self._client = client
+        self._left = MAX_INTERIM_RESPONSES
+
+    def __call__(self, status: int, headers: Headers) -> None:
+        client, origin = self._client, self._exchange.origin
+        if client is None or origin is None or not self._left:
+            return
+        self._left -= 1
+        response = Response(status, headers)
+        clean_response(response, origin)
+        headers.remove("content-length")
+        client.write(_head(response))
+
+    def end(self) -> None:
+        """The answer follows now: what a fetch in the background hears is for nobody."""
+        self._client = None
 
 
 async def _direct(exchange: Exchange, response: Response) -> bytes | None:

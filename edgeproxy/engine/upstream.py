@@ -10,11 +10,12 @@ import asyncio
 import functools
 import select
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
+from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -27,6 +28,35 @@ MAX_HEAD_FIELDS = 100
 _NO_BODY = (204, 304)
 
 _has_reused: ContextVar[bool] = ContextVar("_has_reused", default=False)
+_on_interim: ContextVar[Callable[[int, Headers], None] | None] = ContextVar(
+    "_on_interim", default=None
+)
+
+
+class _Response(aiohttp.ClientResponse):
+    """Tells of the interim responses that come before the final one (RFC 9110, section 15.2).
+
+    aiohttp reads them and drops them; nothing else of it is changed here.
+    """
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        tell = _on_interim.get()
+        protocol = connection.protocol
+        if tell is None or protocol is None:
+            return await super().start(connection)
+        read = protocol.read
+
+        async def reading() -> Any:
+            message, payload = await read()
+            if 101 < message.code < 200 and _is_sane(message.raw_headers):
+                tell(message.code, Headers(message.raw_headers))
+            return message, payload
+
+        protocol.read = reading  # type: ignore[method-assign]
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read  # the class's own again
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -46,6 +76,18 @@ class _Connector(aiohttp.TCPConnector):
                 return connection
             connection.close()
         return None
+
+
+def _is_sane(raw: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether fields can be sent on safely."""
+    size = sum(len(name) + len(value) for name, value in raw)
+    if len(raw) > MAX_HEAD_FIELDS or size > MAX_HEAD_BYTES:
+        return False
+    try:
+        Headers.of(*Headers(raw).items())
+    except ValueError:
+        return False
+    return True
 
 
 def _is_quiet(transport: asyncio.BaseTransport | None) -> bool:
@@ -85,6 +127,7 @@ class Upstream:
             headers["Content-Length"] = str(body.length)
         async with asyncio.timeout(origin.connect_timeout_s + origin.first_byte_timeout_s) as head:
             _has_reused.set(False)
+            _on_interim.set(request.on_interim)
             if body.data is None:
                 head.reschedule(None)  # an upload takes as long as its client does
             response = await session.request(
@@ -130,6 +173,7 @@ class Upstream:
                     ttl_dns_cache=30,
                     keepalive_timeout=30,
                 ),
+                response_class=_Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
