@@ -22,7 +22,7 @@ from edgeproxy.errors import Fault, Place, PluginError, PolicyError
 from edgeproxy.policy.faults import check, nearest, plugin_fault
 from edgeproxy.policy.files import Source, merged, read_all, sources
 from edgeproxy.policy.installed import Registry, installed
-from edgeproxy.policy.longform import LongMatch, LongRoute, expand
+from edgeproxy.policy.longform import LongMatch, LongRoute, expand, shared_filters
 from edgeproxy.policy.model import MatchCore, PolicyCore, RouteCore
 from edgeproxy.policy.policy import BoundFilter, Clause, LoadedPlugin, Match, Policy, Route
 from edgeproxy.policy.source import Entry, Node
@@ -293,9 +293,7 @@ class _Binder:
                 clauses.append(Clause(key, matcher, plugin, entry.node.place))
         return None if core is None else Match(core, tuple(clauses))
 
-    def _filters(
-        self, entries: Iterable[tuple[str, Entry]], label: str
-    ) -> tuple[BoundFilter, ...]:
+    def _filters(self, entries: Iterable[tuple[str, Entry]], label: str) -> tuple[BoundFilter, ...]:
         bound = [self._filter(key, entry, label) for key, entry in entries]
         return tuple(one for one in bound if one is not None)
 
