@@ -27,7 +27,17 @@ from edgeproxy.fronting import (
     settle_location,
     upstream_request,
 )
-from edgeproxy.http import Body, Exchange, Fetch, Headers, Origin, Request, Response, Target
+from edgeproxy.http import (
+    Body,
+    Exchange,
+    Fetch,
+    Headers,
+    Origin,
+    Request,
+    Response,
+    Target,
+    normalise_path,
+)
 from edgeproxy.plan import Hook, Phase, Plan, Route
 from edgeproxy.routing import find
 
@@ -94,7 +104,10 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
     """What the chosen target gives: from the cache, or from its origin."""
     target = exchange.target = route.target(exchange)
     for hook in route.phases.route:
-        target = exchange.target = await run(plan, hook, Target, exchange) or target
+        chosen: Target | None = await run(plan, hook, Target, exchange)
+        if chosen is not None:
+            path = normalise_path(chosen.path, encoded_slashes=True)
+            target = exchange.target = chosen.with_path(path)
     origin = exchange.origin = plan.origins.get(target.origin)
     if origin is None:
         raise ClientError(404, "the route has no origin")
