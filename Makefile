@@ -17,12 +17,13 @@ ifneq ($(shell cat .venv/.root 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs bench wheel clean distclean requirements
+.PHONY: help setup demo test check format docs bench curves soak-kill soak-open wheel clean distclean
+.PHONY: requirements
 
 help: ## list these targets
 	@echo "edgeproxy: make TARGET"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | \
 	    awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
 	@echo
 	@echo "The first one sets up .venv; ARGS='...' is handed to the command behind a target."
@@ -66,6 +67,15 @@ $(SITE): $(shell find docs policies -type f ! -name '*.pyc' 2>/dev/null) $(wildc
 
 bench: $(READY) ## measure throughput and latency
 	@$(PY) tests/bench.py $(ARGS)
+
+curves: $(READY) ## draw docs/images/hit-ratios.svg anew, and print its figures
+	@$(PY) tests/simulate_tiers.py $(ARGS)
+
+soak-kill: $(READY) ## kill it under load, ROUNDS=100 times: nothing damaged, nothing back
+	@$(PY) tests/soak/kill.py --rounds $(or $(ROUNDS),100) $(ARGS)
+
+soak-open: $(READY) ## measure how long a disk cache of a million objects takes to open
+	@$(PY) tests/soak/million.py $(ARGS)
 
 # ------------------------------------------------------------------- release
 

@@ -23,6 +23,8 @@ from cachetools import LRUCache
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
+from edgeproxy_disk_cache.admission import Seen  # noqa: E402
+from edgeproxy_disk_cache.encoding import name_of  # noqa: E402
 from edgeproxy_memory_cache.queues import Queues  # noqa: E402
 
 OBJECTS = 100_000
@@ -356,6 +358,78 @@ def table(figures: Figures, which: int) -> Iterator[str]:
         yield f"| {trace} | " + " | ".join(pairs) + " |"
 
 
+# ---------------------------------------------------------------- memory above disk
+
+
+class TwoTiers:
+    """Memory above a disk that is LRU, as the tiers are; `admit` as the policy has it."""
+
+    def __init__(self, memory_bytes: int, disk_bytes: int, admit: str) -> None:
+        self.memory: Queues[int] = Queues(memory_bytes, self.evicted)
+        self.disk_bytes, self.picky = disk_bytes, admit != "always"
+        self.is_offered = admit == "second_hit"
+        self.disk: OrderedDict[int, int] = OrderedDict()
+        self.used = self.written = 0
+        self.seen = Seen()
+
+    def evicted(self, name: str, size: int, was_used: bool) -> None:
+        if was_used and self.is_offered and int(name) not in self.disk:
+            self.write(int(name), size)
+
+    def write(self, name: int, size: int) -> None:
+        self.disk[name] = size
+        self.used += size
+        self.written += size
+        if self.used > self.disk_bytes:
+            while self.used > self.disk_bytes * 0.95:
+                self.used -= self.disk.popitem(last=False)[1]
+
+    def access(self, name: int, size: int) -> bool:
+        if self.memory.get(str(name)) is not None:
+            return True
+        found = name in self.disk
+        if found:
+            self.disk.move_to_end(name)
+        else:
+            known = self.picky and self.seen.add(name_of(str(name)))
+            if not self.picky or known or self.used + size <= 0.8 * self.disk_bytes:
+                self.write(name, size)
+        self.memory.put(str(name), size, size)
+        return found
+
+
+def admission(name: str, length: int) -> tuple[str, list[tuple[str, float, float, float]]]:
+    """For each way to admit: hit ratio, byte hit ratio, and bytes written per byte asked for."""
+    size_of, trace = sizes(), TRACES[name](length)
+    total = sum(size_of[:OBJECTS])
+    rows = []
+    for admit in ("always", "seen twice only", "second_hit"):
+        tiers = TwoTiers(total // 100, total // 10, admit)
+        hits = hit_bytes = asked = 0
+        for number, one in enumerate(trace):
+            if number == length // 3:
+                tiers.written = hits = hit_bytes = asked = 0
+                rest = len(trace) - number
+            found = tiers.access(one, size_of[one])
+            asked += size_of[one]
+            if found:
+                hits += 1
+                hit_bytes += size_of[one]
+        rows.append((admit, hits / rest, hit_bytes / asked, tiers.written / asked))
+    return name, rows
+
+
+def print_admission(length: int) -> None:
+    print("\nmemory of 1 % above a disk of 10 % of all bytes, in %\n")
+    print("| trace | admit | hit ratio | byte hit ratio | written of what was asked for |")
+    print("| --- | --- | --- | --- | --- |")
+    with ProcessPoolExecutor() as pool:
+        for name, rows in pool.map(admission, TRACES, itertools.repeat(length)):
+            for admit, hit, byte_hit, written in rows:
+                cells = f"{100 * hit:.1f} | {100 * byte_hit:.1f} | {100 * written:.1f}"
+                print(f"| {name} | {admit} | {cells} |")
+
+
 # ---------------------------------------------------------------- drawing
 
 COLOURS = {
@@ -424,6 +498,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=400_000, help="length of a trace")
     parser.add_argument("--svg", type=Path, default=ROOT / "docs" / "images" / "hit-ratios.svg")
     options = parser.parse_args()
+    print_admission(options.requests)
     figures = measure(options.requests)
     for which, title in enumerate(("hit ratio", "byte hit ratio")):
         print(f"\n{title} in %, with 1 % / 10 % of all bytes\n")

@@ -80,7 +80,7 @@ def stats(cache: Cache) -> dict[str, Any]:
     for mark in cache.purges.marks():
         marks[mark.kind] = marks.get(mark.kind, 0) + 1
     return {
-        "tiers": [{"name": tier.name, **tier.stats()} for tier in cache.levels.tiers],
+        "tiers": [{"name": name, **figures} for name, figures in cache.levels.stats().items()],
         "marks": marks,
     }
 

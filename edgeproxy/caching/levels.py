@@ -161,10 +161,12 @@ class Levels:
                 return False
         if self._state(id) != before:
             return False
+        is_above = False
         for upper in self.tiers[:level]:
             await self._put_in(upper, id, entry)
-        self._promoted[level] += 1
-        return True
+            is_above = is_above or await self._has(upper, id)  # it may have refused
+        self._promoted[level] += is_above
+        return is_above
 
     def _demote(self, id: str, entry: StoredResponse) -> None:
         """Offer what a tier lets go to those that did not keep it at once. Without waiting, so
@@ -210,6 +212,13 @@ class Levels:
         self._changed(id)
         for tier in self.tiers:
             await self._put_in(tier, id, entry)
+
+    async def _has(self, tier: Tier, id: str) -> bool:
+        try:
+            return await tier.load(id) is not None
+        except Exception:
+            log.exception("cache tier %s failed in load", tier.name)
+            return False
 
     async def _put_in(self, tier: Tier, id: str, entry: StoredResponse) -> None:
         try:
