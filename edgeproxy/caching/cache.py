@@ -451,7 +451,8 @@ class Cache:
         except Exception as error:
             outcome = Failed(error)
             if flight.is_unwatched:
-                log.warning("background revalidation of %s failed: %s", errand.key, error)
+                path = errand.request.path  # a query may hold what is nobody's business
+                log.warning("background revalidation of %s failed: %s", path, error)
         except BaseException:
             held.release()
             raise
