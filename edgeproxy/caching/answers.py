@@ -6,8 +6,10 @@ Pure functions after RFC 9110, sections 13 and 14.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import secrets
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edgeproxy.caching.fields import (
     date_field,
@@ -114,12 +116,44 @@ _SPEC = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
 def byte_range(value: str, size: int) -> tuple[int, int] | None:
     """First and last position of a single range over `size` bytes (RFC 9110, section 14.1.2).
 
-    None: answer with the whole, for another unit, a syntax error or several ranges.
+    None: answer with the whole, for another unit or a syntax error.
     UNSATISFIABLE: answer 416. That includes a last position before the first: the RFC leaves the
     choice, and GitHub Pages answers 416.
     """
     ranges = _BYTES.fullmatch(value)
-    spec = _SPEC.fullmatch(ranges[1]) if ranges else None
+    return _span(ranges[1], size) if ranges else None
+
+
+MAX_RANGES = 16
+
+
+def byte_ranges(value: str, size: int) -> list[tuple[int, int]] | None:
+    """The ranges of a field with several, those beyond the end left out; empty: answer 416.
+
+    None: answer with the whole. That goes also for many ranges, for ranges that overlap, and where
+    they would take more bytes than the whole: only an attack asks so (RFC 9110, section 14.2).
+    """
+    ranges = _BYTES.fullmatch(value)
+    specs = [spec for part in ranges[1].split(",") if (spec := part.strip(" \t"))] if ranges else []
+    if not 1 < len(specs) <= MAX_RANGES:
+        return None
+    spans = [_span(spec, size) for spec in specs]
+    found = [span for span in spans if span is not None and span != UNSATISFIABLE]
+    ordered = sorted(found)
+    overlap = any(one[1] >= two[0] for one, two in pairwise(ordered))
+    if None in spans or overlap:
+        return None
+    if sum(last - first + 1 + PART_HEAD_BYTES for first, last in found) > size and len(found) > 1:
+        return None
+    return found
+
+
+PART_HEAD_BYTES = 100
+"""About what a part of a multipart answer needs besides its bytes."""
+
+
+def _span(text: str, size: int) -> tuple[int, int] | None:
+    spec = _SPEC.fullmatch(text)
     if spec is None or not (spec[1] or spec[2]):
         return None
     first = _position(spec[1]) if spec[1] else None
@@ -217,16 +251,47 @@ def _ranged(
 ) -> Response:
     encoded = (headers.get("content-encoding") or "identity").lower() != "identity"
     span = None if encoded else byte_range(wanted, len(body))
-    if span is None or not if_range_holds(request.headers, headers, now_s):
+    spans = [span] if span else None
+    if span is None and not encoded and "," in wanted:
+        spans = byte_ranges(wanted, len(body))
+    if spans is None or not if_range_holds(request.headers, headers, now_s):
         return Response(200, headers, content(body))
-    if span == UNSATISFIABLE:
+    if not spans or spans == [UNSATISFIABLE]:
         refused = _without_body(416, headers.fields)
         refused.headers.add("Content-Range", f"bytes */{len(body)}")
         return refused
-    first, last = span
+    if len(spans) > 1:
+        return _parts(spans, headers, body)
+    first, last = spans[0]
     headers.set("Content-Length", str(last - first + 1))
     headers.set("Content-Range", f"bytes {first}-{last}/{len(body)}")
     return Response(206, headers, content(body, first, last - first + 1))
+
+
+def _parts(spans: list[tuple[int, int]], headers: Headers, body: StoredBody) -> Response:
+    """Several ranges in the order in which they were asked for (RFC 9110, section 14.6)."""
+    boundary = secrets.token_hex(12)  # nobody can have put it into the body
+    of_each = "".join(
+        f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() == "content-type"
+    )
+    heads = [
+        f"\r\n--{boundary}\r\n{of_each}Content-Range: bytes {first}-{last}/{len(body)}\r\n\r\n"
+        .encode("latin-1")
+        for first, last in spans
+    ]  # fmt: skip
+    end = f"\r\n--{boundary}--\r\n".encode()
+    length = sum(last - first + 1 for first, last in spans) + sum(map(len, heads)) + len(end)
+
+    async def stream() -> AsyncIterator[bytes]:
+        for head, (first, last) in zip(heads, spans, strict=True):
+            yield head
+            async for piece in content(body, first, last - first + 1):
+                yield piece
+        yield end
+
+    headers.set("Content-Type", f"multipart/byteranges; boundary={boundary}")
+    headers.set("Content-Length", str(length))
+    return Response(206, headers, Body(None, stream=stream(), length=length))
 
 
 def without_conditions(headers: Headers) -> Headers:

@@ -207,9 +207,9 @@ class Cache:
         """
         found = [_marked(urls=(url,)) or _marked(hosts=(url.partition("/")[0],)) for url in urls]
         found += [_marked(tags=(group,)) for group in groups]
-        for selection in found:
-            if selection is not None:
-                await self.upkeep.save(self.purges.add(selection, soft=False))
+        for mark in found:
+            if mark is not None:
+                await self.upkeep.save(self.purges.add(mark, soft=False))
 
     async def purge(self, selection: Selection) -> list[str]:
         """Have no answer of `selection` any more; it is fetched anew when it is next asked for.
