@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from edgeproxy.caching.variants import accepted_coding
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Body, Exchange, Headers, Origin, Request, Response, Target
 
@@ -59,7 +60,7 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
         headers.set("x-forwarded-for", str(exchange.client))
         headers.set("x-forwarded-host", request.authority)
         headers.set("x-forwarded-proto", request.scheme)
-    headers.set("accept-encoding", accepted_coding(request.headers))
+    headers.set("accept-encoding", asked_coding(request.headers))
     headers.set("via", VIA)
     return Request(
         method=request.method,
@@ -73,22 +74,12 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
     )
 
 
-def accepted_coding(headers: Headers) -> str:
+def asked_coding(headers: Headers) -> str:
     """`gzip` or `identity`: all that Pages has, so that the cache keeps two variants at most.
 
-    Source: RFC 9110, section 12.5.3. A request for a range gets identity, so that no range is
-    ever cut from compressed bytes.
+    A request for a range gets identity, so that no range is ever cut from compressed bytes.
     """
-    field = headers.joined("accept-encoding")
-    if field is None or "range" in headers:
-        return "identity"
-    weights: dict[str, bool] = {}
-    for member in field.lower().split(","):
-        coding, _, parameter = member.partition(";")
-        weight = parameter.replace(" ", "").removeprefix("q=")
-        weights[coding.strip(" \t")] = not parameter or weight.strip("0.") != ""
-    accepts = weights.get("gzip", weights.get("x-gzip", weights.get("*", False)))
-    return "gzip" if accepts else "identity"
+    return "identity" if "range" in headers else accepted_coding(headers.joined("accept-encoding") or "")
 
 
 def origin_path(path: str, origin: Origin) -> str:

@@ -24,7 +24,8 @@ def accepted_coding(value: str) -> str:
     origin must then carry the same word, or the origin could choose by what was folded away.
     """
     weight = weights(value)
-    return "gzip" if weight.get("gzip", weight.get("*", 0.0)) > 0 else "identity"
+    gzip = weight.get("gzip", weight.get("x-gzip", weight.get("*", 0.0)))
+    return "gzip" if gzip > 0 else "identity"
 
 
 def weights(value: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.errors import UpstreamError
 from edgeproxy.fronting import (
-    accepted_coding,
+    asked_coding,
     clean_response,
     keep_apart,
     origin_path,
@@ -53,12 +53,12 @@ def exchange(target: str = "/guide/", **fields: str) -> Exchange:
 )
 def test_two_codings_are_all_that_is_asked_for(field: str | None, coding: str) -> None:
     headers = Headers() if field is None else Headers.of(("accept-encoding", field))
-    assert accepted_coding(headers) == coding
+    assert asked_coding(headers) == coding
 
 
 def test_a_range_is_asked_for_without_compression() -> None:
     headers = Headers.of(("accept-encoding", "gzip"), ("range", "bytes=0-1"))
-    assert accepted_coding(headers) == "identity"
+    assert asked_coding(headers) == "identity"
 
 
 @pytest.mark.parametrize(
