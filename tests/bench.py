@@ -25,6 +25,7 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 PAGE = b"<!doctype html><title>bench</title>" + b"<p>All happy pages are alike.</p>\n" * 300
+FILE = bytes(range(256)) * 8192  # 2 MiB: on disk it is a file of its own, and stays there
 
 HIT_POLICY = """\
 version: 1
@@ -38,6 +39,15 @@ routes:
     experiment: hero
     response_headers: {{set: {{x-country: "${{geo.country}}", x-frame-options: DENY}}}}
     cache: html
+"""
+CACHE_POLICY = """\
+version: 1
+origins: {{site: {{url: "{origin}"}}}}
+cache:
+  memory: {{max_size: {memory}}}
+  {disk}
+  rules: {{all: {{ttl: {ttl}}}}}
+routes: [{{name: site, cache: all}}]
 """
 PASS_POLICY = """\
 version: 1
@@ -62,6 +72,9 @@ class Contestant:
     name: str
     command: list[str]
     port: int
+    target: str = "/page.html"
+    fields: str = ""  # of the request, besides the usual ones
+    status: int = 200  # of every answer
     pid: int = 0
     rates: list[float] = field(default_factory=list)  # requests a second
     costs_us: list[float] = field(default_factory=list)  # CPU microseconds a request
@@ -106,13 +119,14 @@ def started(command: list[str], port: int, cpu: int | None) -> Iterator[int]:
             process.wait(10)
 
 
-async def load(port: int, seconds: float, connections: int) -> int:
+async def load(one: Contestant, seconds: float, connections: int) -> int:
     """Keep `connections` busy with GETs for that long; the number of whole answers."""
+    port = one.port
     request = (
-        b"GET /page.html HTTP/1.1\r\nHost: edge.test\r\nAccept: text/html\r\n"
-        b"Accept-Language: en\r\nUser-Agent: bench\r\nX-Forwarded-For: 193.51.208.13\r\n"
-        b"Cookie: ep_hero=bold\r\n\r\n"
-    )
+        f"GET {one.target} HTTP/1.1\r\nHost: edge.test\r\nAccept: text/html\r\n"
+        "Accept-Language: en\r\nUser-Agent: bench\r\nX-Forwarded-For: 193.51.208.13\r\n"
+        f"Cookie: ep_hero=bold\r\n{one.fields}\r\n"
+    ).encode()
     end = time.monotonic() + seconds
     done = 0
 
@@ -122,10 +136,10 @@ async def load(port: int, seconds: float, connections: int) -> int:
         while time.monotonic() < end:
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200"):
+            if not head.startswith(b"HTTP/1.1 %d" % one.status):
                 raise SystemExit(f"unexpected answer:\n{head.decode('latin-1')}")
             length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-            await reader.readexactly(int(length))
+            await reader.readexactly(int(length or 0))
             done += 1
         writer.close()
 
@@ -137,7 +151,7 @@ def measure(contestant: Contestant, seconds: float, connections: int) -> None:
     """One round."""
     cpu = cpu_s(contestant.pid)
     begin = time.monotonic()
-    done = asyncio.run(load(contestant.port, seconds, connections))
+    done = asyncio.run(load(contestant, seconds, connections))
     contestant.rates.append(done / (time.monotonic() - begin))
     contestant.costs_us.append((cpu_s(contestant.pid) - cpu) / done * 1e6)
 
@@ -159,6 +173,12 @@ def contestants(folder: Path, origin: str) -> list[tuple[str, list[Contestant]]]
         where = ["--listen", f"127.0.0.1:{port}", "--access-log", "off"]
         return [str(BIN / "edgeproxy"), "run", str(folder / policy), *where], port
 
+    def cached(name: str, *, memory: str = "64MiB", disk: bool = False, ttl: str = "1h") -> str:
+        below = f'disk: {{path: "{folder}/{name}"}}' if disk else ""
+        text = CACHE_POLICY.format(origin=origin, memory=memory, disk=below, ttl=ttl)
+        (folder / f"{name}.yaml").write_text(text)
+        return f"{name}.yaml"
+
     return [
         (
             "pass: every request goes to the origin",
@@ -172,6 +192,32 @@ def contestants(folder: Path, origin: str) -> list[tuple[str, list[Contestant]]]
             [
                 Contestant("mitmdump, script", *mitmdump("-s", str(folder / "answer.py"))),
                 Contestant("edgeproxy, geo+split+headers", *edgeproxy("hit.yaml")),
+            ],
+        ),
+        (
+            f"the cache: a page of {len(PAGE) // 1000} KB, a file of {len(FILE) // 1000} KB",
+            [
+                Contestant("hit in memory", *edgeproxy(cached("memory"))),
+                Contestant(
+                    "hit in memory, 304",
+                    *edgeproxy(cached("not-modified")),
+                    fields="If-None-Match: *\r\n",
+                    status=304,
+                ),
+                Contestant("hit on disk", *edgeproxy(cached("disk", memory="1B", disk=True))),
+                Contestant(
+                    "revalidated with the origin", *edgeproxy(cached("revalidated", ttl="0s"))
+                ),
+                Contestant(
+                    "hit in memory, the file",
+                    *edgeproxy(cached("memory-file")),
+                    target="/file.bin",
+                ),
+                Contestant(
+                    "hit on disk, the file",
+                    *edgeproxy(cached("disk-file", memory="1B", disk=True)),
+                    target="/file.bin",
+                ),
             ],
         ),
     ]
@@ -204,6 +250,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeproxy-bench-")))
         (folder / "site").mkdir()
         (folder / "site" / "page.html").write_bytes(PAGE)
+        (folder / "site" / "file.bin").write_bytes(FILE)
         port = free_port()
         pages = [str(BIN / "edgeproxy"), "pages", str(folder / "site")]
         stack.enter_context(started([*pages, "--listen", f"127.0.0.1:{port}"], port, cores[-1]))
@@ -211,7 +258,10 @@ def main() -> int:
             with ExitStack() as running:
                 for one in group:
                     one.pid = running.enter_context(started(one.command, one.port, proxy_core))
-                    asyncio.run(load(one.port, 1.0, options.connections))  # warm up
+                    status, one.status = one.status, 200
+                    fields, one.fields = one.fields, ""
+                    asyncio.run(load(one, 1.0, options.connections))  # warm up
+                    one.status, one.fields = status, fields
                 for number in range(options.rounds):
                     for one in group:
                         print(f"\r{title}: round {number + 1}, {one.name:40}", end="", flush=True)

@@ -152,7 +152,8 @@ class Levels:
         """Put into the tiers above what was found in this one, unless it has changed since the
         state `before`; whether it is there now."""
         if entry.is_lazy:
-            if entry.body_bytes > PROMOTED_BYTES:
+            room = max(upper.stats().get("max_bytes", 0) for upper in self.tiers[:level]) // 8
+            if entry.body_bytes > min(PROMOTED_BYTES, room):
                 return False
             try:
                 entry = await entry.read()
