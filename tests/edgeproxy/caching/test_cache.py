@@ -282,7 +282,7 @@ async def test_an_answer_without_vary_takes_the_place_of_variants(site: Site) ->
 async def test_a_key_that_looks_like_a_variant_is_none(site: Site) -> None:
     site.origin.will(page("one", cache_control=FRESH, vary="X"), page("two", cache_control=FRESH))
     await site.get("key", x="1")
-    assert await text(await site.get("key\nx=1")) == "two"
+    assert await text(await site.get("key\0x=1")) == "two"
     assert await text(await site.get("key", x="1")) == "two"  # pushed out, but never mixed up
 
 
@@ -668,6 +668,31 @@ async def test_followers_of_another_variant_get_their_own(site: Site) -> None:
     assert site.fetches == 3
 
 
+async def test_keys_that_look_like_variants_share_no_fetch(site: Site) -> None:
+    site.origin.will(page(cache_control=FRESH))
+    site.origin.hold()
+    one = asyncio.ensure_future(site.get("key", accept_encoding="gzip"))
+    other = asyncio.ensure_future(site.get("key\0accept-encoding=gzip", accept_encoding="gzip"))
+    await turns()
+    site.origin.release()
+    assert {(await one).verdict, (await other).verdict} == {"miss"}
+    assert site.fetches == 2
+
+
+async def test_a_hook_that_edits_the_request_edits_a_copy(site: Site) -> None:
+    async def forward(request: Request) -> Response:
+        request.headers.set("X", "from a hook")
+        return page(cache_control=control, vary="X")
+
+    for control in ("private", FRESH):
+        request = site.request(x="from the client")
+        for _ in range(2):
+            await site.cache.read_through(request, "key", None, forward)
+        assert request.headers.get("x") == "from the client"
+    await site.cache.settled()
+    assert (await site.get(x="from the client")).verdict == "hit"
+
+
 async def test_a_follower_with_credentials_does_not_take_another_s_answer(site: Site) -> None:
     def origin(request: Request) -> Response:
         kind = "secret" if "authorization" in request.headers else "open"
@@ -958,7 +983,7 @@ async def test_what_lies_deep_moves_up(deep_site: Site) -> None:
     assert memory.entries == disk.entries
     memory.entries.clear()
     answer = await site.get(accept_language="de")
-    assert answer.status == "edgeproxy; hit; ttl=60; detail=disk"
+    assert answer.status == "edgeproxy; hit; ttl=60; detail=disk_promoted"
     assert memory.entries == disk.entries
     assert site.at_once(accept_language="de").verdict == "hit"
 
