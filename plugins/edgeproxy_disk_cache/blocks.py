@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 
 from .encoding import Damaged
@@ -30,7 +30,8 @@ def digests_of(content: bytes) -> bytes:
 
 
 def _digest(block: bytes | memoryview) -> bytes:
-    return blake2b(block, digest_size=DIGEST_BYTES, person=b"edgeproxy block").digest()
+    # SHA-256: processors have it built in, and do 1.9 GB/s where BLAKE2 does 0.7.
+    return sha256(block).digest()[:DIGEST_BYTES]
 
 
 class Content:

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import hashlib
 import multiprocessing
-import os
 import random
 import sys
 import tempfile
@@ -40,7 +39,7 @@ VISITORS = 12
 TOKEN = "a token for this test alone"
 POLICY = """\
 version: 1
-admin: {{listen: "unix:{folder}/admin.sock", token: "${{env:SOAK_TOKEN}}"}}
+admin: {{listen: "unix:{folder}/admin.sock", token: "${{file:{folder}/token}}"}}
 origins: {{site: {{url: "http://site.example/"}}}}
 cache:
   memory: {{max_size: 1MiB}}
@@ -99,7 +98,7 @@ class Soak:
         self._policy.write_text(POLICY.format(folder=folder, disk=disk))
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["edgeproxy.engine.serve"])
-        os.environ["SOAK_TOKEN"] = TOKEN
+        (folder / "token").write_text(TOKEN)
         self._process: BaseProcess | None = None
 
     async def run(self, rounds: int, *, progress: bool = False) -> Report:
