@@ -17,7 +17,7 @@ ifneq ($(shell cat .venv/.root 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs bench curves soak-kill soak-open wheel clean distclean
+.PHONY: help setup demo test check format docs bench conformance curves soak-kill soak-open wheel clean distclean
 .PHONY: requirements
 
 help: ## list these targets
@@ -67,6 +67,10 @@ $(SITE): $(shell find docs policies -type f ! -name '*.pyc' 2>/dev/null) $(wildc
 
 bench: $(READY) ## measure throughput and latency
 	@$(PY) tests/bench.py $(ARGS)
+
+conformance: $(READY) ## run the public HTTP cache suite: SUITE=folder of its checkout
+	@test -n "$(SUITE)" || { echo "conformance: name the suite's folder: SUITE=..."; exit 2; }
+	@$(PY) tests/conformance.py $(SUITE) $(ARGS)
 
 curves: $(READY) ## draw docs/images/hit-ratios.svg anew, and print its figures
 	@$(PY) tests/simulate_tiers.py $(ARGS)
