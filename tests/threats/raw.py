@@ -33,8 +33,8 @@ class Asked:
 _LINE = re.compile(rb"([A-Z!#$%&'*+\-.^_`|~0-9]+) (/[!-~]*) HTTP/1\.1")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([\t\x20-\x7e\x80-\xff]*)")
 _ONLY_ON_A_CONNECTION = frozenset(
-    "keep-alive proxy-connection proxy-authorization te trailer upgrade http2-settings".split()
-)
+    ("keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "upgrade")
+) | {"http2-settings"}
 
 
 def read_canonical(data: bytes, authority: str) -> list[Asked]:
@@ -74,10 +74,11 @@ def _unchunked(data: bytes) -> tuple[bytes, bytes]:
     body = b""
     while True:
         size, mark, data = data.partition(b"\r\n")
-        assert mark and re.fullmatch(rb"[0-9A-Fa-f]{1,16}", size), f"not a chunk: {size!r}"
+        assert mark, f"a chunk without its size: {size!r}"
+        assert re.fullmatch(rb"[0-9A-Fa-f]{1,16}", size), f"not a chunk: {size!r}"
         length = int(size, 16)
         chunk, end, data = data[:length], data[length : length + 2], data[length + 2 :]
-        assert end == b"\r\n" and len(chunk) == length, "a chunk without its end, or a trailer"
+        assert (len(chunk), end) == (length, b"\r\n"), "a chunk without its end, or a trailer"
         if not length:
             return body, data
         body += chunk
