@@ -1,4 +1,4 @@
-"""What unsafe requests change (RFC 9111, section 4.4), and leaving origins alone."""
+"""What unsafe requests change (RFC 9111, section 4.4), and what stands in for no answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 
 import pytest
 
-from edgeproxy.caching.backoff import Backoff
 from edgeproxy.errors import UpstreamError
 
-from .conftest import Clock, Site, page, text
+from .conftest import Site, page, text
 
 FRESH = "max-age=60"
 URL = "site.example/"
@@ -63,42 +62,6 @@ async def test_a_url_that_cannot_be_marked_marks_its_host(site: Site) -> None:
     await site.get()
     await site.cache.heed_change(["site.example/\x7f"])
     assert (await site.get()).verdict == "miss"
-
-
-# ---------------------------------------------------------------- rests
-
-
-def test_one_page_that_breaks_does_not_rest_an_origin() -> None:
-    backoff = Backoff(Clock())
-    for _ in range(10):
-        backoff.failed("a", error="connection_terminated")
-        backoff.failed("a", page(status=503).headers)
-        assert backoff.trouble("a") is None
-        backoff.answered("a")
-
-
-def test_three_failures_in_a_row_do() -> None:
-    clock = Clock()
-    backoff = Backoff(clock)
-    for _ in range(3):
-        assert backoff.trouble("a") is None
-        backoff.failed("a", error="http_response_timeout")
-    assert backoff.trouble("a") is not None
-    assert backoff.trouble("b") is None
-    clock.advance(31)
-    assert backoff.trouble("a") is None
-    backoff.failed("a", error="http_response_timeout")  # it had its chance
-    clock.advance(59)
-    assert backoff.trouble("a") is not None
-
-
-@pytest.mark.parametrize("error", ["connection_refused", "dns_error", "connection_timeout"])
-def test_an_origin_where_nobody_is_rests_at_once(error: str) -> None:
-    backoff = Backoff(Clock())
-    backoff.failed("a", error=error)
-    trouble = backoff.trouble("a")
-    assert trouble is not None
-    assert trouble.is_disconnected
 
 
 @pytest.mark.parametrize(
