@@ -24,7 +24,7 @@ from edgeproxy.http import Headers
         ("*;q=0", "identity"),
         ("br", "identity"),
         ("identity", "identity"),
-        ("x-gzip", "identity"),
+        ("x-gzip", "gzip"),
         ("gzip;q=x", "identity"),
         ("gzip;level=9", "identity"),
         ("", "identity"),
