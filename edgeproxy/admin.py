@@ -170,7 +170,8 @@ class Admin:
     # ------------------------------------------------------------ what they may ask
 
     async def _health(self, request: web.Request) -> web.Response:
-        return _json({"status": "ok", "policy": self._app.plan.version})
+        unwell = [asdict(report) for report in self._app.health.reports()]
+        return _json({"status": "ok", "policy": self._app.plan.version, "origins_unwell": unwell})
 
     async def _version(self, request: web.Request) -> web.Response:
         return _json({"edgeproxy": __version__, "policy": self._app.plan.version})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 from edgeproxy import log as access_log
 from edgeproxy.caching.purges import Purges, Selection
 from edgeproxy.errors import Fault, PluginError, PolicyError
+from edgeproxy.health import Health
 from edgeproxy.http import Exchange, Fetch, Response
 from edgeproxy.pipeline import each, handle, is_cancelled
 from edgeproxy.plan import Plan, compile_plan
@@ -24,7 +26,8 @@ SHUTDOWN_S = 10.0  # for one plugin
 class App:
     """What the engines drive: `handle` an exchange, then `finish` it. `plan` is swapped whole.
 
-    `purges` outlives every plan, so that no reload brings back what was purged.
+    `purges` and `health` outlive every plan: no reload brings back what was purged, or forgets
+    which origins are down.
     """
 
     plan: Plan
@@ -34,6 +37,7 @@ class App:
         self._write = write
         self._started: list[LoadedPlugin] = []
         self.purges = Purges()
+        self.health = Health(time.time)
 
     async def load(self, policy: Policy) -> None:
         """Put `policy` in force. If anything in it fails, what was in force stays in force.
@@ -41,7 +45,7 @@ class App:
         Plugins whose section did not change come with `policy` as they are and go on running;
         new ones are started before the swap, those no longer wanted are shut down after it.
         """
-        plan = compile_plan(policy, self.purges)
+        plan = compile_plan(policy, self.purges, self.health)
         fresh = [plugin for plugin in policy.plugins if plugin not in self._started]
         started: list[LoadedPlugin] = []
         for plugin in fresh:

@@ -6,6 +6,7 @@ by `Host`, redirects with absolute URLs, and adds fields of its CDN to every ans
 
 from __future__ import annotations
 
+import zlib
 from urllib.parse import urlsplit
 
 from edgeproxy.caching.variants import accepted_coding
@@ -13,6 +14,7 @@ from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Body, Exchange, Headers, Origin, Request, Response, Target
 
 VIA = "1.1 edgeproxy"
+MAX_PAGE_BYTES = 64 * 1024
 
 # Fields that are about one connection, not about the message (RFC 9110, section 7.6.1).
 HOP_BY_HOP = (
@@ -79,7 +81,11 @@ def asked_coding(headers: Headers) -> str:
 
     A request for a range gets identity, so that no range is ever cut from compressed bytes.
     """
-    return "identity" if "range" in headers else accepted_coding(headers.joined("accept-encoding") or "")
+    return (
+        "identity"
+        if "range" in headers
+        else accepted_coding(headers.joined("accept-encoding") or "")
+    )
 
 
 def origin_path(path: str, origin: Origin) -> str:
@@ -115,6 +121,18 @@ def clean_response(response: Response, origin: Origin) -> None:
     response.headers.remove(*HOP_BY_HOP, *named)
     if origin.static:
         response.headers.remove(*_PAGES_INTERNAL)
+
+
+def says_no_site(page: bytes, coding: str | None) -> bool:
+    """Whether a 404 is Pages' own for a host without a site, not one of the site's."""
+    if coding == "gzip":
+        try:
+            page = zlib.decompressobj(31).decompress(page, MAX_PAGE_BYTES)
+        except zlib.error:
+            return False
+    elif coding not in (None, "identity"):
+        return False
+    return b"<title>Site not found" in page[:MAX_PAGE_BYTES]
 
 
 def settle_location(exchange: Exchange, response: Response, origin: Origin) -> None:

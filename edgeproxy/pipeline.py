@@ -24,9 +24,11 @@ from edgeproxy.fronting import (
     clean_response,
     keep_apart,
     public_path,
+    says_no_site,
     settle_location,
     upstream_request,
 )
+from edgeproxy.health import Cause
 from edgeproxy.http import (
     Body,
     Exchange,
@@ -47,6 +49,8 @@ MAX_FAILURES = 20  # in a row, of a hook whose failure does not end a request
 PAUSE_S = 30  # for which it is then left out
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")
+MAX_404_BYTES = 64 * 1024
+
 _CACHED_METHODS = ("GET", "HEAD")
 
 
@@ -134,10 +138,12 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
             )
             exchange.cache_verdict, exchange.cache_status = answered.verdict, answered.status
             response = answered.response
+            if answered.cause is not None:
+                response.headers.append("proxy-status", stood_in(answered.cause, origin))
         else:
             fwd = "bypass" if method in _CACHED_METHODS else "method"
             exchange.cache_status = f"edgeproxy; fwd={fwd}"
-            response = await forward(request)
+            response = await plan.cache.watched(forward, request)
             exchange.cache_status += f"; fwd-status={response.status}"
             if method not in SAFE_METHODS and response.status < 400:
                 await heed_change(exchange, plan, target, origin, request, response)
@@ -201,8 +207,22 @@ async def go_upstream(
     await each(plan, route.phases.before_fetch, exchange, request)
     response = await fetch(origin, request)
     clean_response(response, origin)
+    if response.status == 404 and origin.static:
+        await refuse_missing_site(response, origin)
     await each(plan, route.phases.after_fetch, exchange, response)
     return response
+
+
+async def refuse_missing_site(response: Response, origin: Origin) -> None:
+    """Take Pages' answer for a name under which no site is published as a failure of the origin.
+
+    It has the status of a page that is gone, and would replace every stored copy in turn.
+    """
+    page = await response.body.peek(MAX_404_BYTES)
+    if page is not None and says_no_site(page, response.headers.get("content-encoding")):
+        await response.body.close()
+        reason = f"GitHub Pages has no site under the name {origin.host}"
+        raise UpstreamError(origin.name, "destination_not_found", reason)
 
 
 async def tunnel(request: Request, origin: Origin, fetch: Fetch) -> Response:
@@ -274,6 +294,12 @@ def upstream_failed(exchange: Exchange, error: UpstreamError) -> Response:
     return error_response(
         exchange, error.status, "the origin gave no usable answer", ("proxy-status", cause)
     )
+
+
+def stood_in(cause: Cause, origin: Origin) -> str:
+    """What a stored copy stands in for, in the words of RFC 9209."""
+    what = f"error={cause.error}" if cause.error else f"received-status={cause.status}"
+    return f'edgeproxy; {what}; next-hop="{origin.name}"'
 
 
 def error_response(

@@ -20,6 +20,7 @@ from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.purges import Purges
 from edgeproxy.errors import Fault, PluginError, PolicyError
+from edgeproxy.health import Health
 from edgeproxy.hooks import Hooks
 from edgeproxy.http import Exchange, Fact, Origin, Target
 from edgeproxy.policy.faults import compile_fault
@@ -111,8 +112,10 @@ class Plan:
         return any(candidate.varies_by for candidate in self.routes.candidates(host, path))
 
 
-def compile_plan(policy: Policy, purges: Purges | None = None) -> Plan:
-    """Turn `policy` into a plan whose cache heeds `purges`. Opens nothing.
+def compile_plan(
+    policy: Policy, purges: Purges | None = None, health: Health | None = None
+) -> Plan:
+    """Turn `policy` into a plan whose cache heeds `purges` and notes `health`. Opens nothing.
 
     Raises PolicyError for what only shows here.
     """
@@ -142,6 +145,7 @@ def compile_plan(policy: Policy, purges: Purges | None = None) -> Plan:
             pass_tags=policy.cache.pass_tags,
             encodings=policy.cache.encodings,
             purges=purges,
+            health=health,
         ),
         trusted_proxies=policy.core.trusted_proxies,
         encoded_slashes=policy.core.encoded_slashes,

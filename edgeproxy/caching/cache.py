@@ -13,7 +13,6 @@ from typing import Any
 from cachetools import TTLCache
 
 from edgeproxy.caching.answers import Asked, tailored, without_conditions
-from edgeproxy.caching.backoff import Backoff
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.encodings import (
     Encoder,
@@ -49,6 +48,7 @@ from edgeproxy.caching.freshness import (
     current_age_s,
     governing,
     initial_age_s,
+    retry_after_s,
     stale_use,
 )
 from edgeproxy.caching.levels import Found, Levels, vary_names
@@ -58,6 +58,7 @@ from edgeproxy.caching.tiers import StoredResponse, Tier, is_same
 from edgeproxy.caching.upkeep import SLOWEST_FETCH_S, Upkeep
 from edgeproxy.caching.variants import accepted_coding, selection
 from edgeproxy.errors import UpstreamError
+from edgeproxy.health import Cause, Health
 from edgeproxy.http import Body, Headers, Request, Response
 
 Forward = Callable[[Request], Awaitable[Response]]
@@ -89,6 +90,7 @@ class Answer:
     response: Response
     verdict: str  # hit, miss, stale, revalidated, collapsed, pass
     status: str  # our member of Cache-Status (RFC 9211)
+    cause: Cause | None = None  # the origin's failure for which a stored copy stands in
 
 
 @dataclass(slots=True)
@@ -139,8 +141,10 @@ class Cache:
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
         purges: Purges | None = None,
+        health: Health | None = None,
     ) -> None:
         self.purges = purges or Purges(now)
+        self.health = health or Health(now)
         self.levels = Levels(tiers, self.purges)
         self.upkeep = Upkeep(tiers, self.purges)
         self.max_object_size = max_object_size
@@ -151,7 +155,6 @@ class Cache:
         self.encodings = encodings
         self._encoder = Encoder(encodings) if encodings else None
         self._now = now
-        self._backoff = Backoff(now)
         self._flights: dict[tuple[str, str], Flight] = {}  # by key and variant
         self._hit_for_miss: TTLCache[str, bool] = TTLCache(
             MAX_HIT_FOR_MISS, HIT_FOR_MISS_S, timer=now
@@ -270,22 +273,36 @@ class Cache:
                     self._encode_later(found.id, entry)
                 return _hit(errand, found, left_s, now_s)
             if self._may_wait_for_news(errand, found, -left_s):
-                return _stale(errand, entry, now_s, f"hit; ttl={int(left_s)}; detail={found.tier}")
+                cause = self.health.trouble(errand.origin)
+                detail = found.tier if cause is None else "origin_down"
+                status = f"hit; ttl={int(left_s)}; detail={detail}"
+                return _stale(errand, entry, now_s, status, cause)
         return await self._from_origin(errand, found)
 
     def _may_wait_for_news(self, errand: Errand, found: Found, stale_for_s: float) -> bool:
-        """Serve the stale copy now: the origin rests, or is asked in the background."""
+        """Serve the stale copy now: the origin is down, or is asked in the background."""
         assert found.entry is not None
         use = _stale_use(found.entry, errand.rule)
-        trouble = self._backoff.trouble(errand.origin)
+        trouble = self.health.trouble(errand.origin)
         if trouble is not None:
             limit_s = use.if_disconnected_s if trouble.is_disconnected else use.if_status_error_s
-            return stale_for_s < max(limit_s, use.while_revalidating_s)
+            if stale_for_s >= max(limit_s, use.while_revalidating_s):
+                return False
+            if self._flight(errand, found) is None and self.health.begin_probe(errand.origin):
+                self._probe(errand, found)
+            return True
         if stale_for_s >= use.while_revalidating_s:
             return False
         if self._flight(errand, found) is None:
             self._take_off(errand, found, self._new_flight(errand, in_background=True))
         return True
+
+    def _probe(self, errand: Errand, found: Found) -> None:
+        """Ask for news of a page that is at hand, to see whether its origin is back."""
+        flight = self._new_flight(errand, in_background=True)
+        self._take_off(errand, found, flight)
+        assert flight.task is not None
+        flight.task.add_done_callback(lambda _: self.health.end_probe(errand.origin))
 
     def _flight(self, errand: Errand, found: Found) -> Flight | None:
         """The fetch under way that may answer, unless a purge has overtaken it."""
@@ -329,7 +346,7 @@ class Cache:
             outcome = await flight.follow()
             match outcome:
                 case Kept() | Stale() if self._suits(errand, outcome):
-                    return _follower_answer(errand, found, outcome, self._now())
+                    return self._follower_answer(errand, found, outcome, self._now())
                 case Kept(entry, shared=True) if not _is_chosen(entry, errand):
                     await flight.ended()  # by then the tiers know which variants there are
                 case Kept(entry, shared=True) if self._is_overtaken(entry, errand):
@@ -407,7 +424,7 @@ class Cache:
                 verdict = "stale" if detail == "gone" else verdict
                 return Answer(response, verdict, f"edgeproxy; {status}")
             case Stale(entry, fwd_status):
-                return _stale_on_error(errand, entry, now_s, fwd_status, fwd)
+                return self._stale_on_error(errand, entry, now_s, fwd_status, fwd)
             case Single(response, reason, too_large):
                 response = await self._single(errand, response, too_large=too_large)
                 status = f"fwd={fwd}; fwd-status={response.status}; {reason}"
@@ -450,7 +467,7 @@ class Cache:
             outcome = await self._fetch(errand, found, flight, held)
         except Exception as error:
             outcome = Failed(error)
-            if flight.is_unwatched:
+            if flight.is_unwatched and self.health.trouble(errand.origin) is None:
                 path = errand.request.path  # a query may hold what is nobody's business
                 log.warning("background revalidation of %s failed: %s", path, error)
         except BaseException:
@@ -503,16 +520,24 @@ class Cache:
             raise
 
     async def _forward(self, errand: Errand, request: Request) -> Response:
+        return await self.watched(errand.forward, request, errand.origin)
+
+    async def watched(
+        self, forward: Forward, request: Request, origin: str | None = None
+    ) -> Response:
         """`forward`, with its outcome noted for the origin as a whole."""
+        origin = origin or request.authority
         try:
-            response = await errand.forward(request)
+            response = await forward(request)
         except UpstreamError as error:
-            self._backoff.failed(errand.origin, error=error.error)
+            self.health.failed(origin, error=error.error)
             raise
-        if response.status in TROUBLE_STATUSES and response.status != 500:
-            self._backoff.failed(errand.origin, response.headers)
-        elif response.status < 500:  # a 500 is one page's fault, and says nothing of the others
-            self._backoff.answered(errand.origin)
+        status = response.status
+        if status in TROUBLE_STATUSES and status != 500:
+            asked_s = retry_after_s(response.headers, self._now())
+            self.health.failed(origin, status=status, retry_after_s=asked_s)
+        elif status < 500:  # a 500 is one page's fault, and says nothing of the others
+            self.health.answered(origin)
         return response
 
     async def _refreshed(
@@ -771,6 +796,25 @@ class Cache:
         encoder.tasks.add(task := self._in_background(work()))
         task.add_done_callback(encoder.tasks.discard)
 
+    def _stale_on_error(
+        self, errand: Errand, entry: StoredResponse, now_s: float, fwd_status: int | None, fwd: str
+    ) -> Answer:
+        left_s = int(_left_s(entry, errand.rule, now_s))
+        answered = f"; fwd-status={fwd_status}" if fwd_status else ""
+        status = f"fwd={fwd}{answered}; ttl={left_s}; detail=stale_if_error"
+        cause = Cause(status=fwd_status) if fwd_status else self.health.cause(errand.origin)
+        return _stale(errand, entry, now_s, status, cause)
+
+    def _follower_answer(
+        self, errand: Errand, found: Found, outcome: Kept | Stale, now_s: float
+    ) -> Answer:
+        if isinstance(outcome, Stale):
+            status = outcome.fwd_status
+            return self._stale_on_error(errand, outcome.entry, now_s, status, _fwd(found))
+        left_s = int(_left_s(outcome.entry, errand.rule, now_s))
+        line = f"edgeproxy; fwd={_fwd(found)}; collapsed; ttl={left_s}"
+        return Answer(_response(errand, outcome.entry, now_s), "collapsed", line)
+
     def _may_stand_in(
         self, entry: StoredResponse, rule: CacheRule | None, *, is_disconnected: bool
     ) -> bool:
@@ -946,25 +990,10 @@ def _hit(errand: Errand, found: Found, left_s: float, now_s: float) -> Answer:
     )
 
 
-def _stale(errand: Errand, entry: StoredResponse, now_s: float, status: str) -> Answer:
-    return Answer(_response(errand, entry, now_s), "stale", f"edgeproxy; {status}")
-
-
-def _stale_on_error(
-    errand: Errand, entry: StoredResponse, now_s: float, fwd_status: int | None, fwd: str
+def _stale(
+    errand: Errand, entry: StoredResponse, now_s: float, status: str, cause: Cause | None
 ) -> Answer:
-    left_s = int(_left_s(entry, errand.rule, now_s))
-    answered = f"; fwd-status={fwd_status}" if fwd_status else ""
-    status = f"fwd={fwd}{answered}; ttl={left_s}; detail=stale_if_error"
-    return _stale(errand, entry, now_s, status)
-
-
-def _follower_answer(errand: Errand, found: Found, outcome: Kept | Stale, now_s: float) -> Answer:
-    if isinstance(outcome, Stale):
-        return _stale_on_error(errand, outcome.entry, now_s, outcome.fwd_status, _fwd(found))
-    left_s = int(_left_s(outcome.entry, errand.rule, now_s))
-    status = f"edgeproxy; fwd={_fwd(found)}; collapsed; ttl={left_s}"
-    return Answer(_response(errand, outcome.entry, now_s), "collapsed", status)
+    return Answer(_response(errand, entry, now_s), "stale", f"edgeproxy; {status}", cause)
 
 
 def _fwd(found: Found) -> str:

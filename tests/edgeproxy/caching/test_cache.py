@@ -413,8 +413,10 @@ async def test_a_failed_background_revalidation_leaves_the_copy(site: Site) -> N
     assert await text(await site.get()) == "old"
     await site.cache.settled()
     assert await text(await site.get()) == "old"
-    assert site.fetches == 2  # the origin rests
-    site.clock.advance(31)
+    assert site.fetches == 2  # the origin is down
+    site.clock.advance(2)
+    assert await text(await site.get()) == "old"  # and a probe is on its way
+    await site.cache.settled()
     assert await text(await site.get()) == "new"
 
 
@@ -477,18 +479,62 @@ async def test_without_freshness_a_rule_keeps_a_copy_for_emergencies(site: Site)
 # ---------------------------------------------------------------- leaving an origin alone
 
 
-async def test_an_origin_in_trouble_rests_30_s_doubling_to_10_min(site: Site) -> None:
+async def test_an_origin_that_is_down_is_probed_after_1_s_doubling_to_60_s(site: Site) -> None:
     settings = rule(stale_if_error="1d")
     site.origin.will(page(cache_control=FRESH), down())
     await site.get(rule=settings)
     site.clock.advance(61)
-    for rest_s in (30, 60, 120, 240, 480, 600, 600):
+    await site.get(rule=settings)
+    for pause_s in (1, 2, 4, 8, 16, 32, 60, 60):
         before = site.fetches
-        await site.get(rule=settings)
-        site.clock.advance(rest_s - 1)
+        site.clock.advance(pause_s - 0.1)
         assert (await site.get(rule=settings)).verdict == "stale"
+        await site.cache.settled()
+        assert site.fetches == before
+        site.clock.advance(0.2)
+        for _ in range(10):
+            assert (await site.get(rule=settings)).verdict == "stale"
+        await site.cache.settled()
         assert site.fetches == before + 1
-        site.clock.advance(2)
+
+
+async def test_no_client_waits_for_a_probe_and_there_is_one_at_a_time(site: Site) -> None:
+    settings = rule(stale_if_error="1d")
+    site.origin.will(page(cache_control=FRESH))
+    for key in "abc":
+        await site.get(key, rule=settings)
+    site.origin.will(down(), page("new", cache_control=FRESH))
+    site.clock.advance(61)
+    first = await site.get("a", rule=settings)
+    assert first.status.endswith("detail=stale_if_error")
+    assert str(first.cause) == "connection_refused"
+    site.clock.advance(2)
+    site.origin.hold()
+    before = site.fetches
+    for _ in range(3):
+        for key in "abc":
+            answer = await site.get(key, rule=settings)
+            assert answer.status == "edgeproxy; hit; ttl=-3; detail=origin_down"
+            assert str(answer.cause) == "connection_refused"
+    await turns()
+    assert site.fetches == before + 1
+    site.origin.release()
+    await site.cache.settled()
+    assert await text(await site.get("a", rule=settings)) == "new"
+    assert (await site.get("b", rule=settings)).verdict == "miss"  # it is asked again, at once
+    assert site.cache.health.reports() == []
+
+
+async def test_a_copy_that_may_not_stand_in_is_not_served_while_the_origin_is_down(
+    site: Site,
+) -> None:
+    site.origin.will(page(cache_control="max-age=60, must-revalidate"), down())
+    await site.get()
+    site.clock.advance(61)
+    for _ in range(2):
+        with pytest.raises(UpstreamError):
+            await site.get()
+    assert site.fetches == 3
 
 
 async def test_retry_after_is_honoured(site: Site) -> None:
@@ -499,9 +545,11 @@ async def test_retry_after_is_honoured(site: Site) -> None:
     await site.get(rule=settings)
     site.clock.advance(299)
     await site.get(rule=settings)
+    await site.cache.settled()
     assert site.fetches == 2
     site.clock.advance(2)
     await site.get(rule=settings)
+    await site.cache.settled()
     assert site.fetches == 3
 
 
@@ -1089,6 +1137,7 @@ async def test_a_step_back_does_not_lengthen_the_rest_of_an_origin(site: Site) -
     await site.get(rule=settings)
     site.clock.advance(-86400)
     await site.get(rule=settings)
+    await site.cache.settled()
     assert site.fetches == 3
 
 
