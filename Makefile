@@ -75,6 +75,9 @@ conformance: $(READY) ## run the public HTTP cache suite: SUITE=folder of its ch
 curves: $(READY) ## draw docs/images/hit-ratios.svg anew, and print its figures
 	@$(PY) tests/simulate_tiers.py $(ARGS)
 
+soak: $(READY) ## serve for MINUTES=30 before a faulty origin: no wrong byte, no growth
+	@$(PY) tests/soak/soak.py --minutes $(or $(MINUTES),30) $(ARGS)
+
 soak-kill: $(READY) ## kill it under load, ROUNDS=100 times: nothing damaged, nothing back
 	@$(PY) tests/soak/kill.py --rounds $(or $(ROUNDS),100) $(ARGS)
 
