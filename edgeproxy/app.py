@@ -36,6 +36,7 @@ class App:
         self.fetch = fetch
         self._write = write
         self._started: list[LoadedPlugin] = []
+        self._telling: set[asyncio.Future[None]] = set()
         self.purges = Purges()
         self.health = Health(time.time)
 
@@ -82,14 +83,20 @@ class App:
         """The answer to `exchange`, decided by the plan in force now."""
         return await handle(exchange, self.plan, self.fetch)
 
-    async def finish(self, exchange: Exchange) -> None:
-        """Tell observers, once the engine has sent what it could."""
+    def finish(self, exchange: Exchange) -> None:
+        """Tell observers, once the engine has what it needs. No client waits for them."""
+        task = asyncio.ensure_future(self._tell(exchange))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, exchange: Exchange) -> None:
         plan = self.plan
         await each(plan, plan.phases.finish, exchange)
         if self._write is not None:
             self._write(access_log.entry(exchange, plan.logged_facts))
 
     async def close(self) -> None:
+        await asyncio.gather(*self._telling, return_exceptions=True)
         if self._started:
             await self.plan.cache.close()
         await _shut_down(self._started)

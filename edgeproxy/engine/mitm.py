@@ -166,7 +166,7 @@ class Journeys:
             response.headers.set("content-length", str(len(data)))
         flow.response = _flow_response(response, data)
         exchange.bytes_sent = len(data)
-        await self._app.finish(exchange)
+        self._app.finish(exchange)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """What comes out of a pipe is passed on as it comes."""
@@ -266,7 +266,7 @@ class Journeys:
         finally:
             far.close()
             await response.body.close()
-            await self._app.finish(exchange)
+            self._app.finish(exchange)
 
 
 class _Interim:

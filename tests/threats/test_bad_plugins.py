@@ -186,9 +186,24 @@ async def test_failing_hook_does_as_its_specification_says(
         if phase == "after_fetch":
             assert len([a for a in origin.requests() if a.target == target]) == 2  # nothing stored
         await _is_well(proxy)
-        logged = [entry["status"] for entry in proxy.log if entry["path"] == target]
-        assert logged == [status, status]
+    logged = [entry["status"] for entry in proxy.log if entry["path"] == target]
+    assert logged == [status, status]
     assert f"plugin 'bad' failed in {phase}" in caplog.text
+
+
+async def test_finish_that_hangs_holds_no_client_up() -> None:
+    async with (
+        Origin(answering(FRESH)) as origin,
+        running(
+            POLICY.format(comment="").replace("hook_timeout: ", "hook_timeout: 1"),
+            origins={"site": origin.url},
+            registry=registry(plugin("finish", BAD["hangs"])),
+        ) as proxy,
+    ):
+        first = await ask(proxy.port, "/bad/x")
+        assert first.status == 200
+        assert not proxy.log  # the hook is still waiting, the client is not
+    assert len(proxy.log) == 1
 
 
 async def test_annotate_that_must_not_fail_ends_the_request_if_the_plugin_says_so() -> None:
