@@ -17,7 +17,7 @@ ifneq ($(shell cat .venv/.root 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs bench conformance curves soak-kill soak-open wheel clean distclean
+.PHONY: help setup demo test check format docs bench conformance curves soak soak-kill soak-open wheel clean distclean
 .PHONY: requirements
 
 help: ## list these targets

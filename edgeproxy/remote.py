@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from edgeproxy import simulate
+
 DEFAULT_ADMIN = "http://127.0.0.1:8079"
 TIMEOUT_S = 60.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -84,6 +86,9 @@ def add_commands(commands: Any) -> None:
     )
     for view in (ls, show, stats, verify, why):
         _add_access(view)
+    simulated = views.add_parser("simulate", help="predict from access logs what a size would do")
+    simulated.set_defaults(command=simulate.main)
+    simulate.add_arguments(simulated)
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 `make soak MINUTES=30`. A child process serves a site from memory and disk. Visitors ask for pages
 by Zipf: whole, by HEAD, by range and by condition. Somebody publishes, purges, invalidates and
-reloads. The origin is slow, resets, stalls, cuts off, answers 5xx and 429, and goes away altogether.
+reloads. The origin is slow, resets, stalls, cuts off, answers 5xx and 429, and goes away.
 
 - wrong: bytes that no publish ever had, that were purged, or that were replaced too long ago;
 - unexpected: a status that nothing explains, such as a 502 while all is well;
@@ -344,7 +344,9 @@ class Soak:
         verdict = answer.headers.get("Cache-Status", "")
         report.verdicts[re.sub(r"[=; ]*(ttl=[-\d]+|key=\S+)", "", verdict)] += 1
         said = f"{kind} p{page} ({coding}): {answer.status}, {verdict}{self._now()}"
-        if answer.status in (502, 503, 504):
+        # What the origin says, 429 or 500, is passed on; a 500 of edgeproxy's own never is right.
+        is_passed_on = f"fwd-status={answer.status}" in verdict and answer.status in (429, 500)
+        if answer.status in (502, 503, 504) or is_passed_on:
             if not self._may_fail(started_s):
                 report.unexpected.append(said)
             elif must_be_stored and purges == self._purges:
