@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeproxy import __version__, log, pages, remote
+from edgeproxy import __version__, log, pages, remote, warm
 from edgeproxy.errors import PluginError, PolicyError
 
 
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     remote.add_commands(commands)
+    warm.add_command(commands)
 
     preview = commands.add_parser("pages", help="serve a built site as GitHub Pages would")
     preview.set_defaults(command=pages.main)
