@@ -264,6 +264,8 @@ class Cache:
     async def _not_at_hand(self, errand: Errand, found: Found) -> Answer:
         if found.entry is None:
             found = await self._load(errand)
+        if found.entry is None and self.health.trouble(errand.origin) is not None:
+            errand, found = await self._without_coding(errand, found)
         entry = found.entry
         if entry is not None and _may_reuse(entry, errand.asked):
             now_s = self._now()
@@ -278,6 +280,15 @@ class Cache:
                 status = f"hit; ttl={int(left_s)}; detail={detail}"
                 return _stale(errand, entry, now_s, status, cause)
         return await self._from_origin(errand, found)
+
+    async def _without_coding(self, errand: Errand, found: Found) -> tuple[Errand, Found]:
+        """A copy without compression for who would rather have it compressed, if that is all there
+        is while the origin is down. Hardly anybody refuses it (RFC 9110, section 12.5.3)."""
+        if errand.coding == "identity" or "q=0" in (errand.asked.accept_encoding or ""):
+            return errand, found
+        plain = replace(errand, coding="identity")
+        other = await self._load(plain)
+        return (errand, found) if other.entry is None else (plain, other)
 
     def _may_wait_for_news(self, errand: Errand, found: Found, stale_for_s: float) -> bool:
         """Serve the stale copy now: the origin is down, or is asked in the background."""

@@ -525,6 +525,20 @@ async def test_no_client_waits_for_a_probe_and_there_is_one_at_a_time(site: Site
     assert site.cache.health.reports() == []
 
 
+async def test_a_copy_without_compression_is_better_than_none(site: Site) -> None:
+    site.origin.will(page(cache_control=FRESH, vary="Accept-Encoding"), down())
+    await site.get(accept_encoding="identity")
+    with pytest.raises(UpstreamError):
+        await site.get(accept_encoding="gzip")
+    answer = await site.get(accept_encoding="gzip")
+    assert (answer.verdict, await text(answer)) == ("hit", "page")
+    site.clock.advance(100)
+    answer = await site.get(accept_encoding="gzip")
+    assert answer.status == "edgeproxy; hit; ttl=-40; detail=origin_down"
+    with pytest.raises(UpstreamError):
+        await site.get(accept_encoding="gzip, identity;q=0")
+
+
 async def test_a_copy_that_may_not_stand_in_is_not_served_while_the_origin_is_down(
     site: Site,
 ) -> None:
