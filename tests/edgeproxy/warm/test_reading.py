@@ -174,12 +174,10 @@ FILE = b"""<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/pass
         b"", b"not a sitemap", b"<html", BOMB, FILE, b"<a>" * 100_000,
         b'<?xml version="1.0" encoding="x-none"?><a/>',
         b'<!DOCTYPE a SYSTEM "http://b.org/a.dtd"><a/>',
-        gzip.compress(b"<urlset/>")[:-12],
+        gzip.compress(b"<urlset/>", mtime=0)[:12] + b"\xff" * 20,
     ],
 )  # fmt: skip
 def test_what_nobody_should_read_is_refused(data: bytes) -> None:
-    if data.startswith(b"\x1f\x8b"):
-        data = data[:12] + b"\xff" * 20
     with pytest.raises(BadSitemap):
         sitemap(data, BASE)
 
