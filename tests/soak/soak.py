@@ -462,6 +462,8 @@ class Soak:
                     self.report.unexpected.append(f"{verb} {what}: {answer.status} {said}")
                 elif verb == "purge":
                     self._purges += 1
+                    # What was answered before it was in force does not count as kept either.
+                    self._kept -= {one for one in self._kept if one[0] in set(covered)}
                     for page, floor in floors.items():
                         self._site.floors[page] = max(self._site.floors[page], floor)
                 self.report.events[f"{verb}s of {next(iter(what))}"] += 1
