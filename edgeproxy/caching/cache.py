@@ -146,7 +146,7 @@ class Cache:
         self.purges = purges or Purges(now)
         self.health = health or Health(now)
         self.levels = Levels(tiers, self.purges)
-        self.upkeep = Upkeep(tiers, self.purges)
+        self.upkeep = Upkeep(self.levels)
         self.max_object_size = max_object_size
         self.body_memory = Budget(body_memory)
         self._pass_tags = pass_tags

@@ -141,7 +141,9 @@ class Levels:
                 continue
             left = self.purges.seen(entry, url)
             if left is None:
-                await self._remove_from(tier, id)
+                # Unless something else may have taken its place meanwhile.
+                if self._state(id) == before and not self._lock(entry.key).locked():
+                    await self._remove_from(tier, id)
                 continue
             if level and await self._promote(level, id, entry, before):
                 return left, f"{tier.name}_promoted"
@@ -208,6 +210,16 @@ class Levels:
                         await tier.put(id, replace(await entry.read(), encoded=encoded))
                 except Exception:
                     log.exception("cache tier %s failed", tier.name)
+
+    async def drop_purged(self, tier: Tier, id: str, key: str) -> bool:
+        """Remove what lies under `id` in `tier`, if it is purged: what has taken its place since
+        somebody saw it there stays."""
+        async with self._lock(key):
+            entry = await tier.load(id)
+            if entry is None or self.purges.seen(entry) is not None:
+                return False
+            await tier.remove(id)
+            return True
 
     async def _put(self, id: str, entry: StoredResponse) -> None:
         self._changed(id)

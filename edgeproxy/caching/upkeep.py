@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Awaitable, Sequence
 
-from edgeproxy.caching.purges import Changes, Mark, Purges
+from edgeproxy.caching.levels import Levels
+from edgeproxy.caching.purges import Changes, Mark
 from edgeproxy.caching.tiers import KeepsMarks, Listing, StoredResponse, Tier
 from edgeproxy.caching.variants import id_of
 
@@ -25,11 +26,12 @@ log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """The marks of `purges` in `tiers`. `open` before the first lookup, `close` at the end."""
+    """The marks of purges in tiers. `open` before the first lookup, `close` at the end."""
 
-    def __init__(self, tiers: Sequence[Tier], purges: Purges) -> None:
-        self._tiers = tiers
-        self._purges = purges
+    def __init__(self, levels: Levels) -> None:
+        self._levels = levels
+        self._tiers = tiers = levels.tiers
+        self._purges = levels.purges
         self._keepers = [tier for tier in tiers if isinstance(tier, KeepsMarks)]
         self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
@@ -95,8 +97,7 @@ class Upkeep:
         if not entry.status:
             return False
         if self._purges.seen(entry) is None:
-            await tier.remove(id_of(entry))
-            return True
+            return await self._levels.drop_purged(tier, id_of(entry), entry.key)
         needed.update((mark.kind, mark.value) for mark in self._purges.covering(entry))
         return False
 

@@ -664,6 +664,52 @@ async def test_a_sweep_removes_what_is_purged_and_forgets_old_marks(
     assert not shelf.kept.marks
 
 
+async def test_a_sweep_leaves_what_was_fetched_anew_while_it_read_its_list(
+    shelf: Shelf, clock: Clock
+) -> None:
+    class SlowlyListed(LastingTier):
+        async def entries(self) -> AsyncIterator[Sequence[Listed]]:
+            batch = [Listed(entry, len(entry.body)) for entry in self.stored.values()]
+            await get(cache, origin, "/a")
+            yield batch
+
+    origin = FakeOrigin(clock, [page(cache_control=FRESH)])
+    cache = cache_over(shelf, clock, SlowlyListed)
+    for path in ("/a", "/b"):
+        await get(cache, origin, path)
+    await cache.purge(EVERYTHING)
+    assert await cache.upkeep.sweep() == 1
+    assert sorted(shelf.entries) == ["/a"]
+
+
+async def test_a_lookup_leaves_what_took_the_place_of_what_was_purged(
+    shelf: Shelf, clock: Clock
+) -> None:
+    class SlowlyRead(LastingTier):
+        held: asyncio.Event | None = None
+
+        async def load(self, id: str) -> StoredResponse | None:
+            entry, held = self.stored.get(id), self.held
+            self.held = None
+            if held is not None:
+                await held.wait()
+            return entry
+
+    origin = FakeOrigin(clock, [page(cache_control=FRESH)])
+    cache = cache_over(shelf, clock, SlowlyRead)
+    await get(cache, origin, "/a")
+    await cache.purge(EVERYTHING)
+    (tier,) = cache.levels.tiers
+    assert isinstance(tier, SlowlyRead)
+    tier.held = held = asyncio.Event()
+    slow = asyncio.ensure_future(cache.levels.load("/a", Headers(), "identity"))
+    await until(lambda: tier.held is None)
+    await get(cache, origin, "/a")
+    held.set()
+    assert (await slow).entry is None
+    assert sorted(shelf.entries) == ["/a"]
+
+
 async def test_a_fetch_slower_than_a_mark_may_last_is_not_stored(site: Site) -> None:
     site.origin.will(page(cache_control="max-age=100000"))
     site.origin.hold()
