@@ -1,47 +1,13 @@
-"""The commands that ask a running edgeproxy, by its admin listener."""
+"""The commands about the cache of a running edgeproxy: purge, invalidate, look."""
 
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
-import os
-import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
 
 from edgeproxy import simulate
-
-DEFAULT_ADMIN = "http://127.0.0.1:8079"
-TIMEOUT_S = 60.0
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-
-
-class Unanswered(Exception):
-    """What to tell the person who asked, and the exit status: 1 failed, 2 wrong use."""
-
-    def __init__(self, reason: str, status: int = 1) -> None:
-        self.status = status
-        super().__init__(reason)
-
-
-class _Unix(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-# ------------------------------------------------------------ the command line
+from edgeproxy.remote.asking import Unanswered, add_access, ask, printable, span, told
 
 
 def add_commands(commands: Any) -> None:
@@ -62,7 +28,7 @@ def add_commands(commands: Any) -> None:
         marking.add_argument(
             "--everything", "--site", action="store_true", help="all that is stored"
         )
-        _add_access(marking)
+        add_access(marking)
 
     cache = commands.add_parser("cache", help="look into the cache of a running edgeproxy")
     views = cache.add_subparsers(metavar="VIEW", required=True)
@@ -85,103 +51,10 @@ def add_commands(commands: Any) -> None:
         "--header", action="append", default=[], metavar="'NAME: VALUE'", help="ask with this field"
     )
     for view in (ls, show, stats, verify, why):
-        _add_access(view)
+        add_access(view)
     simulated = views.add_parser("simulate", help="predict from access logs what a size would do")
     simulated.set_defaults(command=simulate.main)
     simulate.add_arguments(simulated)
-
-
-def _add_access(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--admin",
-        default=DEFAULT_ADMIN,
-        metavar="URL",
-        help="where the admin listener is, default %(default)s; or unix:PATH",
-    )
-    parser.add_argument(
-        "--token-file", type=Path, metavar="FILE", help="holds the token; else EDGEPROXY_TOKEN does"
-    )
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
-
-
-# ------------------------------------------------------------ asking
-
-
-def ask(
-    options: argparse.Namespace,
-    method: str,
-    path: str,
-    query: Iterable[tuple[str, str]] = (),
-    body: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The answer of the admin listener. Raises Unanswered."""
-    headers = {"Authorization": f"Bearer {_token(options)}"}
-    data = None
-    if method == "POST":
-        data = json.dumps(body or {}).encode()
-        headers["Content-Type"] = "application/json"
-    pairs = list(query)
-    target = f"{path}?{urlencode(pairs)}" if pairs else path
-    connection = _connection(options.admin)
-    try:
-        connection.request(method, target, data, headers)
-        response = connection.getresponse()
-        answer = json.loads(response.read(MAX_ANSWER_BYTES))
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise Unanswered(
-            f"no admin listener answers at {options.admin} ({reason}); is edgeproxy running, "
-            "with an `admin` section in its policy?"
-        ) from error
-    except ValueError as error:
-        raise Unanswered(f"{options.admin} is not an admin listener of edgeproxy") from error
-    finally:
-        connection.close()
-    if response.status >= 400:
-        said = answer.get("error", {}) if isinstance(answer, dict) else {}
-        wrong_use = said.get("code") == "bad-request"
-        raise Unanswered(str(said.get("message", response.status)), 2 if wrong_use else 1)
-    assert isinstance(answer, dict)
-    return answer
-
-
-def _token(options: argparse.Namespace) -> str:
-    token = os.environ.get("EDGEPROXY_TOKEN", "")
-    if options.token_file is not None:
-        try:
-            token = options.token_file.read_text("utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise Unanswered(f"cannot read {options.token_file}: {error}", 2) from error
-    if not token or not all("!" <= character <= "~" for character in token):
-        raise Unanswered("set EDGEPROXY_TOKEN to the token of the admin section, or name a "
-                         "--token-file that holds it", 2)  # fmt: skip
-    return token
-
-
-def _connection(admin: str) -> http.client.HTTPConnection:
-    if admin.startswith("unix:"):
-        return _Unix(admin.removeprefix("unix:"), TIMEOUT_S)
-    try:
-        parts = urlsplit(admin)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host = ""
-    if host and parts.scheme == "http":
-        return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
-    if host and parts.scheme == "https":
-        return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S)
-    raise Unanswered(f"--admin {admin}: write http://127.0.0.1:8079, or unix:PATH", 2)
-
-
-def _told(
-    options: argparse.Namespace, answer: dict[str, Any], tell: Callable[[dict[str, Any]], None]
-) -> int:
-    if options.json:
-        json.dump(answer, sys.stdout, indent=2)
-        print()
-    else:
-        tell(answer)
-    return 0
 
 
 # ------------------------------------------------------------ the commands
@@ -196,7 +69,7 @@ def _mark(options: argparse.Namespace) -> int:
         raise Unanswered("say what: --url, --prefix, --host, --tag or --everything", 2)
     answer = ask(options, "POST", options.path, body=selection)
     missing = answer["not_written_down_by"]
-    _told(options, answer, lambda _: print("done: it is in force in every tier"))
+    told(options, answer, lambda _: print("done: it is in force in every tier"))
     if missing:
         print(
             f"edgeproxy: the tier {', '.join(missing)} could not write this down; it is tried "
@@ -208,7 +81,7 @@ def _mark(options: argparse.Namespace) -> int:
 
 def _ls(options: argparse.Namespace) -> int:
     query = [("prefix", options.prefix), ("limit", options.limit)]
-    return _told(options, ask(options, "GET", "/cache/objects", query), _tell_list)
+    return told(options, ask(options, "GET", "/cache/objects", query), _tell_list)
 
 
 def _tell_list(answer: dict[str, Any]) -> None:
@@ -226,7 +99,7 @@ def _tell_list(answer: dict[str, Any]) -> None:
 
 
 def _show(options: argparse.Namespace) -> int:
-    return _told(options, ask(options, "GET", "/cache/object", [("url", options.url)]), _tell_each)
+    return told(options, ask(options, "GET", "/cache/object", [("url", options.url)]), _tell_each)
 
 
 def _tell_each(answer: dict[str, Any]) -> None:
@@ -247,7 +120,7 @@ def _tell_each(answer: dict[str, Any]) -> None:
 
 
 def _stats(options: argparse.Namespace) -> int:
-    return _told(options, ask(options, "GET", "/cache/stats"), _tell_stats)
+    return told(options, ask(options, "GET", "/cache/stats"), _tell_stats)
 
 
 def _tell_stats(answer: dict[str, Any]) -> None:
@@ -267,7 +140,7 @@ def _tell_stats(answer: dict[str, Any]) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     answer = ask(options, "POST", "/cache/verify")
-    _told(options, answer, _tell_checked)
+    told(options, answer, _tell_checked)
     return 1 if any(tier["damaged"] for tier in answer["tiers"]) else 0
 
 
@@ -281,7 +154,7 @@ def _tell_checked(answer: dict[str, Any]) -> None:
 
 def _why(options: argparse.Namespace) -> int:
     query = [("url", options.url), *(("header", text) for text in options.header)]
-    return _told(options, ask(options, "GET", "/cache/why", query), _tell_why)
+    return told(options, ask(options, "GET", "/cache/why", query), _tell_why)
 
 
 def _tell_why(answer: dict[str, Any]) -> None:
@@ -294,17 +167,3 @@ def _tell_why(answer: dict[str, Any]) -> None:
     print(f"  what the origin answers now ({answer['status']}): {printable(answer['words'])}")
     if answer["source"]:
         print(f"  source: {answer['source']}")
-
-
-def span(seconds: float) -> str:
-    """A time span for people: `45s`, `10m`, `3.5h`, `12d`."""
-    sign, left = ("-", -seconds) if seconds < 0 else ("", seconds)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if left >= size:
-            return f"{sign}{left / size:.1f}".removesuffix(".0") + unit
-    return f"{sign}{left:.0f}s"
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer a terminal: it comes from origins and clients."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

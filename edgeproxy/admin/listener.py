@@ -1,0 +1,158 @@
+"""The admin listener: what operators and their tools may see and do, on an address of its own.
+
+It is no part of the public port and cannot be reached through it. Every request needs the token;
+nothing changes by GET; a browser on another site gets nowhere.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+
+from aiohttp import web
+
+from edgeproxy import __version__
+from edgeproxy.addresses import parse_address
+from edgeproxy.admin.cache import CacheRoutes
+from edgeproxy.admin.messages import Refusal, answer
+from edgeproxy.admin.policy import PolicyRoutes
+from edgeproxy.app import App
+from edgeproxy.policy.model import AdminConfig
+
+MAX_BODY_BYTES = 1024 * 1024
+
+_OF_PROXIES = ("via", "cdn-loop", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger("edgeproxy")
+
+
+class Admin:
+    """`start`, `stop`; `config` may be replaced by one with another token."""
+
+    def __init__(
+        self,
+        app: App,
+        config: AdminConfig,
+        reload: Callable[[], Awaitable[str]],
+    ) -> None:
+        self.config = config
+        self.address = ""  # `HOST:PORT`, or the path of a socket
+        self._app = app
+        self._routes = [
+            web.get("/health", self._health),
+            web.get("/version", self._version),
+            *CacheRoutes(app).routes(),
+            *PolicyRoutes(app, reload).routes(),
+        ]
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen. OSError if that cannot be."""
+        application = web.Application(middlewares=[self._guarded], client_max_size=MAX_BODY_BYTES)
+        application.add_routes(self._routes)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2)
+        await self._runner.setup()
+        try:
+            await self._listen(self._runner)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        path = self.config.socket
+        if path is not None:
+            path.unlink(missing_ok=True) if path.is_socket() else None
+            await web.UnixSite(runner, str(path)).start()
+            path.chmod(0o600)
+            self.address = str(path)
+            return
+        host, port = self.config.host_and_port
+        await web.TCPSite(runner, host, port).start()
+        name, number = runner.addresses[0][:2]
+        self.address = f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    # ------------------------------------------------------------ who may ask
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._check(request)
+            response = await handler(request)
+        except Refusal as refusal:
+            response = answer({"error": {"code": refusal.code, "message": refusal.reason}})
+            response.set_status(refusal.status)
+            response.headers.update(refusal.headers)
+        except web.HTTPException as error:
+            code = {404: "no-such-page", 405: "wrong-method"}.get(error.status, "bad-request")
+            response = answer({"error": {"code": code, "message": error.reason}})
+            response.set_status(error.status)
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    def _check(self, request: web.Request) -> None:
+        """Raises Refusal, for what says least about this listener first."""
+        headers = request.headers
+        for name in _OF_PROXIES:
+            if name in headers:
+                raise Refusal(403, "through-a-proxy", f"no request with {name} is answered here")
+        if not self._is_ours(headers.getall("Host", [])):
+            raise Refusal(421, "wrong-host", "the Host is not the address of this listener")
+        origin = headers.get("Origin")
+        site = headers.get("Sec-Fetch-Site", "none")
+        if (origin is not None and origin != f"http://{headers.get('Host')}") or (
+            site not in ("none", "same-origin")
+        ):
+            raise Refusal(403, "cross-origin", "no request of another site is answered here")
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        expected = self.config.token.value
+        given = token.strip().encode("utf-8", "surrogateescape")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given, expected.encode()):
+            challenge = 'Bearer realm="edgeproxy admin"'
+            if scheme:
+                challenge += ', error="invalid_token"'
+                log.warning("admin: a request with a wrong token from %s", request.remote)
+            raise Refusal(
+                401,
+                "token",
+                "send `Authorization: Bearer TOKEN`",
+                **{"WWW-Authenticate": challenge},
+            )
+        if request.method not in ("GET", "HEAD") and request.content_type != "application/json":
+            raise Refusal(415, "not-json", "send `Content-Type: application/json`")
+
+    def _is_ours(self, hosts: list[str]) -> bool:
+        """Whether the one Host names this listener: a name that an attacker's DNS points here
+        does not."""
+        if len(hosts) != 1:
+            return False
+        if self.config.socket is not None:
+            return True
+        own = self.address.rpartition(":")
+        name, _, port = hosts[0].lower().rpartition(":")
+        if port != own[2]:
+            return False
+        listen = self.config.host_and_port[0].lower()
+        if name in (own[0], listen, "localhost", "127.0.0.1", "[::1]"):
+            return True
+        return self.config.allow_remote and parse_address(name.strip("[]")) is not None
+
+    # ------------------------------------------------------------ what they may ask
+
+    async def _health(self, request: web.Request) -> web.Response:
+        unwell = [asdict(report) for report in self._app.health.reports()]
+        return answer({"status": "ok", "policy": self._app.plan.version, "origins_unwell": unwell})
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return answer({"edgeproxy": __version__, "policy": self._app.plan.version})

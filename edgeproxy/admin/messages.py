@@ -1,0 +1,51 @@
+"""What every route of the admin listener shares: how it is asked, answers and refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+
+class Refusal(Exception):
+    """The request is not answered: its status, a code that never changes, and why."""
+
+    def __init__(self, status: int, code: str, reason: str, **headers: str) -> None:
+        self.status, self.code, self.reason, self.headers = status, code, reason, headers
+        super().__init__(reason)
+
+
+def answer(data: Mapping[str, Any]) -> web.Response:
+    """`data` as JSON."""
+    return web.Response(
+        text=json.dumps(data, ensure_ascii=True) + "\n", content_type="application/json"
+    )
+
+
+async def read_body(request: web.Request) -> dict[str, Any]:
+    """The JSON object that was sent; an empty body counts as an empty one."""
+    try:
+        data = json.loads(await request.read() or b"{}")
+    except (ValueError, RecursionError):
+        raise Refusal(400, "bad-request", "the body is not JSON") from None
+    if not isinstance(data, dict):
+        raise Refusal(400, "bad-request", "the body is not a JSON object")
+    return data
+
+
+def read_query(request: web.Request, *known: str) -> dict[str, str]:
+    """The parameters of the URL, of which only those `known` may be there."""
+    for name in request.query:
+        if name not in known:
+            raise Refusal(400, "bad-request", f"unknown parameter {name!r}")
+    return {name: request.query[name] for name in request.query}
+
+
+def named_url(request: web.Request, *more: str) -> str:
+    """The URL that is asked about; `more` are parameters that may be there besides."""
+    url = read_query(request, "url", *more).get("url")
+    if not url:
+        raise Refusal(400, "bad-request", "say which: ?url=https://example.org/page")
+    return url
