@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import quote, unquote_to_bytes
@@ -16,6 +16,8 @@ from edgeproxy.errors import ClientError
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
+
+    from edgeproxy.trace import Trace
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -295,14 +297,17 @@ class Fact[T]:
 class Facts:
     """What is known about one exchange. A deferred fact is worked out when it is first read."""
 
-    __slots__ = ("_deferred", "_values")
+    __slots__ = ("_deferred", "_pinned", "_values")
 
-    def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
+    def __init__(self, pinned: Mapping[str, Any] | None = None) -> None:
+        """`pinned` facts keep their values whatever plugins say: for rehearsals, by name."""
+        self._pinned = pinned or {}
+        self._values: dict[str, Any] = dict(self._pinned)
         self._deferred: dict[str, Callable[[], Any]] = {}
 
     def __setitem__[T](self, fact: Fact[T], value: T) -> None:
-        self._values[fact.name] = value
+        if fact.name not in self._pinned:
+            self._values[fact.name] = value
 
     def defer[T](self, fact: Fact[T], compute: Callable[[], T]) -> None:
         """Let `compute` give the value if somebody asks."""
@@ -332,6 +337,10 @@ class Facts:
     def known(self) -> dict[str, Any]:
         """Everything worked out so far, by name."""
         return dict(self._values)
+
+    def names(self) -> frozenset[str]:
+        """The names of all that is known or would be worked out."""
+        return frozenset((*self._values, *self._deferred))
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +407,7 @@ class Exchange:
     captures: tuple[str, ...] = ()  # what the wildcards of its path stand for, in order
     target: Target | None = None
     origin: Origin | None = None  # the target's, once it is settled
+    cache_key: str = ""  # what the answer is stored under, empty if the cache has no part in it
     cache_status: str = ""  # our member of Cache-Status (RFC 9211)
     cache_verdict: str = "pass"  # hit, miss, stale, revalidated, collapsed, pass
     varies_by: set[str] = field(default_factory=set)  # request fields that decided; `*` for more
@@ -405,6 +415,7 @@ class Exchange:
     error: str = ""  # the cause of a failure, for the log only
     response: Response | None = None  # what was sent, once `finish` runs
     bytes_sent: int = 0
+    trace: Trace | None = None  # notes each step, if somebody has asked for that
 
 
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

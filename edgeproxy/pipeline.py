@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -42,6 +42,7 @@ from edgeproxy.http import (
 )
 from edgeproxy.plan import Hook, Phase, Plan, Route
 from edgeproxy.routing import find
+from edgeproxy.trace import Step, Watch
 
 log = logging.getLogger("edgeproxy")
 
@@ -127,7 +128,7 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
     try:
         if route.cached and method in _CACHED_METHODS and request.body.length == 0:
             cache = plan.cache
-            key = await cache_key(exchange, plan, route, origin, request)
+            key = exchange.cache_key = await cache_key(exchange, plan, route, origin, request)
             url = exchange.request.host + exchange.request.path
             url = url if target.query is None else f"{url}?{target.query}"
             accepts = (
@@ -253,9 +254,12 @@ async def cache_key(
     for hook in route.phases.cache_key:
         parts = await run(plan, hook, Iterable, exchange)
         try:
-            lines += sorted(_key_line(*part) for part in (() if parts is None else parts))
+            pairs = () if parts is None else tuple(parts)
+            lines += sorted(_key_line(*pair) for pair in pairs)
         except Exception as error:
             failed(hook, f"{type(error).__name__}: {error}", error)
+        if exchange.trace is not None:
+            exchange.trace.steps[-1].key = pairs
     return "\n".join(lines)
 
 
@@ -331,22 +335,24 @@ def http_date(now_s: float) -> str:
 _date = (0, "")
 
 
-async def each(plan: Plan, hooks: Phase, *arguments: Any) -> None:
+async def each(plan: Plan, hooks: Phase, exchange: Exchange, *arguments: Any) -> None:
     """Run every hook in turn."""
     for hook in hooks:
-        await run(plan, hook, type(None), *arguments)
+        await run(plan, hook, type(None), exchange, *arguments)
 
 
-async def first(plan: Plan, hooks: Phase, *arguments: Any) -> Response | None:
+async def first(plan: Plan, hooks: Phase, exchange: Exchange, *arguments: Any) -> Response | None:
     """Run hooks in turn until one answers."""
     for hook in hooks:
-        response: Response | None = await run(plan, hook, Response, *arguments)
+        response: Response | None = await run(plan, hook, Response, exchange, *arguments)
         if response is not None:
             return response
     return None
 
 
-async def run(plan: Plan, hook: Hook, expected: type[Any], *arguments: Any) -> Any:
+async def run(
+    plan: Plan, hook: Hook, expected: type[Any], exchange: Exchange, *arguments: Any
+) -> Any:
     """One hook, waited for if it is async, within the policy's `hook_timeout`.
 
     Whatever it raises becomes a PluginError, unless it is one of edgeproxy's own failures, which
@@ -354,8 +360,9 @@ async def run(plan: Plan, hook: Hook, expected: type[Any], *arguments: Any) -> A
     """
     if hook.failures >= MAX_FAILURES and time.monotonic() < hook.paused_until_s:
         return None
+    watch = _watch(hook, exchange, arguments) if exchange.trace is not None else None
     try:
-        result = hook.call(*arguments)
+        result = hook.call(exchange, *arguments)
         if inspect.isawaitable(result):
             async with asyncio.timeout(plan.limits.hook_timeout) as deadline:
                 result = await result
@@ -371,13 +378,21 @@ async def run(plan: Plan, hook: Hook, expected: type[Any], *arguments: Any) -> A
         if isinstance(error, asyncio.CancelledError) and is_cancelled():
             raise
         return failed(hook, f"{type(error).__name__}: {error}", error)
+    if watch is not None:
+        watch.end(result)
     if result is not None and not isinstance(result, expected):
         return failed(hook, f"returned {type(result).__name__}, not {expected.__name__} or None")
-    left = result if expected is Response else arguments[-1]
+    left = result if expected is Response or not arguments else arguments[-1]
     if isinstance(left, Response) and (reason := unsendable(left)):
         return failed(hook, reason)
     hook.failures = 0
     return result
+
+
+def _watch(hook: Hook, exchange: Exchange, arguments: Sequence[Any]) -> Watch:
+    assert exchange.trace is not None
+    step = Step(hook.phase, hook.plugin, hook.filter, hook.place)
+    return exchange.trace.begin(step, exchange, arguments)
 
 
 def is_cancelled() -> bool:

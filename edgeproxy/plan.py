@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ import pluggy
 from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.purges import Purges
-from edgeproxy.errors import Fault, PluginError, PolicyError
+from edgeproxy.errors import Fault, Place, PluginError, PolicyError
 from edgeproxy.health import Health
 from edgeproxy.hooks import Hooks
 from edgeproxy.http import Exchange, Fact, Origin, Target
@@ -40,13 +40,16 @@ class Hook:
     """One plugin's function for one phase. `closed` tells whether its failure ends the request.
 
     One whose failure does not is left out for a while once it has failed many times in a row:
-    `failures` counts them, `paused_until_s` is a moment of the monotonic clock.
+    `failures` counts them, `paused_until_s` is a moment of the monotonic clock. A filter's hook
+    knows the filter's key and place.
     """
 
     call: Callable[..., Any]
     plugin: str
     phase: str
     closed: bool = True
+    filter: str = ""
+    place: Place | None = None
     failures: int = 0
     paused_until_s: float = 0.0
 
@@ -93,9 +96,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that decides about a request."""
+    """Everything that decides about a request. `policy` is what it was compiled from."""
 
     version: str
+    policy: Policy
     phases: Phases
     routes: RouteIndex[Route]
     origins: Mapping[str, Origin]
@@ -134,6 +138,7 @@ def compile_plan(
     ]
     return Plan(
         version=policy.version,
+        policy=policy,
         phases=phases,
         routes=index,
         origins={name: make_origin(name, spec) for name, spec in policy.core.origins.items()},
@@ -284,7 +289,11 @@ def _route_phases(spec: PolicyRoute, plugins: Phases) -> Phases:
     own: dict[str, Phase] = {}
     for phase in PHASES:
         hooks = tuple(
-            _hook(function, _arguments(function), bound.plugin, phase)
+            replace(
+                _hook(function, _arguments(function), bound.plugin, phase),
+                filter=bound.key,
+                place=bound.place,
+            )
             for bound in spec.filters
             if (function := getattr(bound.hooks, phase, None)) is not None
         )

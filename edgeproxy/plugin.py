@@ -156,6 +156,13 @@ class Plugin:
         """The facts that this plugin, configured as it is, sets on an exchange."""
         return ()
 
+    def implied(self, name: str, value: Any) -> Mapping[str, Any]:
+        """What follows for this plugin's facts if the fact `name` is taken to be `value`.
+
+        For rehearsals: whoever is said to be in DE is in Europe. Names and values.
+        """
+        return {}
+
 
 class Template:
     """Text with `${fact}` in it, parsed and checked when the policy loads.

@@ -95,16 +95,12 @@ def _favourite(header: str) -> str | None:
     return next((tag for tag, quality in liked.items() if quality and tag != "*"), None)
 
 
-def language_test(ranges: Sequence[str], negotiate: Negotiate) -> Callable[[str | None], bool]:
-    """Whether the negotiated language is one of `ranges`, or below one."""
+def language_test(ranges: Sequence[str]) -> Callable[[str | None], bool]:
+    """Whether a language is one of `ranges`, or below one."""
     wanted = tuple(each.lower() for each in ranges)
 
     @functools.lru_cache(maxsize=CACHE_SIZE)
-    def is_wanted(tag: str) -> bool:
-        return any(covers(each, tag.lower()) for each in wanted)
-
-    def matches(header: str | None) -> bool:
-        tag = negotiate(header)
-        return tag is not None and is_wanted(tag)
+    def matches(tag: str | None) -> bool:
+        return tag is not None and any(covers(each, tag.lower()) for each in wanted)
 
     return matches

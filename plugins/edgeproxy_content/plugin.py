@@ -119,10 +119,8 @@ class Language(Matcher[Annotated[OneOrMany[Tag], Field(min_length=1)]]):
         for wanted in self.root if offered else ():
             if not any(covers(wanted.lower(), each.lower()) for each in offered):
                 raise ValueError(f"{wanted!r} is not in content.languages: {', '.join(offered)}")
-        test = language_test(self.root, plugin.negotiate)
-        return lambda exchange: test(
-            field_value(exchange.request.headers.fields, b"accept-language")
-        )
+        test = language_test(self.root)
+        return lambda exchange: test(exchange.facts[LANGUAGE])
 
 
 class DeviceClass(Matcher[Annotated[OneOrMany[Device], Field(min_length=1)]]):
@@ -132,7 +130,7 @@ class DeviceClass(Matcher[Annotated[OneOrMany[Device], Field(min_length=1)]]):
 
     def compile(self, plugin: Any) -> Test:
         wanted: frozenset[str] = frozenset(self.root)
-        return lambda exchange: device_of(exchange.request.headers.fields) in wanted
+        return lambda exchange: exchange.facts[DEVICE] in wanted
 
 
 MediaTypeName = Annotated[str, AfterValidator(_media_type)]
@@ -197,6 +195,11 @@ class Plugin(BasePlugin):
 
     def facts(self) -> tuple[Fact[Any], ...]:
         return LANGUAGE, DEVICE, BOT
+
+    def implied(self, name: str, value: Any) -> Mapping[str, Any]:
+        if name == DEVICE.name:
+            return {BOT.name: value == "bot"}
+        return {DEVICE.name: "bot"} if name == BOT.name and value else {}
 
     @hookimpl
     def annotate(self, exchange: Exchange) -> None:

@@ -125,6 +125,14 @@ class Plugin(BasePlugin):
     def facts(self) -> Iterable[Fact[Any]]:
         return FACTS
 
+    def implied(self, name: str, value: Any) -> Mapping[str, Any]:
+        if name == COUNTRY.name:
+            return {CONTINENT.name: places.CONTINENT_OF.get(value, places.UNKNOWN)}
+        if name == REGION.name and "-" in value:
+            country = value.partition("-")[0]
+            return {COUNTRY.name: country, **self.implied(COUNTRY.name, country)}
+        return {}
+
     def require(self, fact: Fact[Any]) -> None:
         """ValueError if no client can ever have `fact`, whatever its address."""
         if self.knows_countries_only and fact not in (COUNTRY, CONTINENT):

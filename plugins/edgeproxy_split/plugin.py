@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from urllib.parse import parse_qsl
 
 from pydantic import Field, RootModel, model_validator
@@ -60,13 +60,11 @@ class Experiments(RootModel[dict[Name, Experiment]]):
     """The `experiments` section."""
 
 
-class Assignment:
-    """The variant of one visitor in one experiment, and how it came about."""
-
-    __slots__ = ("reason", "variant")
-
-    def __init__(self, variant: str, reason: Literal["cookie", "forced", "bot", "split"]) -> None:
-        self.variant, self.reason = variant, reason
+# How a visitor came to a variant, in the words of OpenFeature where it has one.
+FORCED = "FORCED"  # by the query
+TARGETING_MATCH = "TARGETING_MATCH"  # a bot, which sees the control
+CACHED = "CACHED"  # by the cookie
+SPLIT = "SPLIT"  # by weight
 
 
 class RunningExperiment:
@@ -77,11 +75,24 @@ class RunningExperiment:
         self.cookie = spec.cookie or f"ep_{name}"
         self.salt = spec.salt or name
         self.control = spec.control or next(iter(spec.weights))
-        self.fact = Fact[str](f"split.{name}")
-        self.assignment = Fact[Assignment](f"split.{name}.assignment")
+        self.variant = Fact[str](f"split.{name}", default=self.control)
+        self.reason = Fact[str](f"split.{name}.reason", default=FORCED)
 
-    def assign(self, exchange: Exchange) -> Assignment:
-        """Forced by the query, kept by the cookie, control for bots, or by hash, in this order.
+    def annotate(self, exchange: Exchange) -> None:
+        exchange.facts.defer(self.variant, partial(self._assign, exchange))
+        exchange.facts.defer(self.reason, partial(self._reason, exchange))
+
+    def _assign(self, exchange: Exchange) -> str:
+        variant, reason = self._assigned(exchange)
+        exchange.facts[self.reason] = reason
+        return variant
+
+    def _reason(self, exchange: Exchange) -> str:
+        exchange.facts[self.variant]  # which tells its reason, unless a rehearsal has set it
+        return exchange.facts[self.reason]
+
+    def _assigned(self, exchange: Exchange) -> tuple[str, str]:
+        """Forced by the query, control for bots, kept by the cookie, or by hash, in this order.
 
         A value that is not a variant of this experiment counts as none.
         """
@@ -89,13 +100,13 @@ class RunningExperiment:
         if self.spec.force and exchange.request.query and self.name in exchange.request.query:
             forced = dict(parse_qsl(exchange.request.query)).get(self.name)
             if forced in weights:
-                return Assignment(forced, "forced")
+                return forced, FORCED
         if exchange.facts.get(BOT):
-            return Assignment(self.control, "bot")
+            return self.control, TARGETING_MATCH
         kept = exchange.request.cookies().get(self.cookie)
         if kept in weights:
-            return Assignment(kept, "cookie")
-        return Assignment(variant_of(self._attribute(exchange), self.salt, weights), "split")
+            return kept, CACHED
+        return variant_of(self._attribute(exchange), self.salt, weights), SPLIT
 
     def _attribute(self, exchange: Exchange) -> str:
         kind, _, name = self.spec.by.partition(":")
@@ -106,13 +117,14 @@ class RunningExperiment:
             value = exchange.request.cookies().get(name)
         return value or str(exchange.client)
 
-    def set_cookie(self, exchange: Exchange, assignment: Assignment) -> str | None:
+    def set_cookie(self, exchange: Exchange) -> str | None:
         """The cookie that keeps a visitor on a variant; a forced one lasts for the session."""
-        if assignment.reason not in ("split", "forced"):
+        variant, reason = exchange.facts[self.variant], exchange.facts[self.reason]
+        if reason not in (SPLIT, FORCED):
             return None
-        age = f"; Max-Age={int(self.spec.cookie_ttl)}" if assignment.reason == "split" else ""
+        age = f"; Max-Age={int(self.spec.cookie_ttl)}" if reason == SPLIT else ""
         secure = "; Secure" if exchange.request.scheme == "https" else ""
-        return f"{self.cookie}={assignment.variant}; Path=/{age}; SameSite=Lax; HttpOnly{secure}"
+        return f"{self.cookie}={variant}; Path=/{age}; SameSite=Lax; HttpOnly{secure}"
 
 
 class VariantChange(Config):
@@ -156,15 +168,15 @@ class Split:
         self.running = running
         self.variants = variants
 
-    def _assignment(self, exchange: Exchange) -> Assignment:
-        return exchange.facts[self.running.assignment]
+    def _variant(self, exchange: Exchange) -> str:
+        return exchange.facts[self.running.variant]
 
     def _change(self, exchange: Exchange) -> VariantChange:
-        return self.variants.get(self._assignment(exchange).variant, _NO_CHANGE)
+        return self.variants.get(self._variant(exchange), _NO_CHANGE)
 
     def admit(self, exchange: Exchange) -> Response | None:
         exchange.varies_by.add("cookie")
-        applied = f"{self.running.name}={self._assignment(exchange).variant}"
+        applied = f"{self.running.name}={self._variant(exchange)}"
         before = exchange.facts.get(APPLIED)
         exchange.facts[APPLIED] = f"{before},{applied}" if before else applied
         change = self._change(exchange)
@@ -179,7 +191,7 @@ class Split:
     def route(self, exchange: Exchange) -> Target | None:
         target, change = exchange.target, self._change(exchange)
         assert target is not None
-        if self._assignment(exchange).reason == "forced":
+        if exchange.facts[self.running.reason] == FORCED:
             target = Target(target.origin, target.path, self._without_force(target.query))
         if change.origin is not None:
             target = target.with_origin(change.origin)
@@ -196,7 +208,7 @@ class Split:
         return "&".join(kept) or None
 
     def cache_key(self, exchange: Exchange) -> Iterable[tuple[str, str]]:
-        return [(self.running.fact.name, self._assignment(exchange).variant)]
+        return [(self.running.variant.name, self._variant(exchange))]
 
     def before_fetch(self, exchange: Exchange, request: api.Request) -> None:
         for name, value in self._change(exchange).request_headers.items():
@@ -205,7 +217,7 @@ class Split:
     def before_send(self, exchange: Exchange, response: Response) -> None:
         for name, value in self._change(exchange).response_headers.items():
             response.headers.set(name, value.render(exchange))
-        cookie = self.running.set_cookie(exchange, self._assignment(exchange))
+        cookie = self.running.set_cookie(exchange)
         if cookie is not None:
             exchange.cookies_to_set.append(cookie)
 
@@ -227,14 +239,10 @@ class Plugin(api.Plugin):
     def facts(self) -> Iterable[Fact[Any]]:
         yield APPLIED
         for running in self.experiments.values():
-            yield running.fact
+            yield running.variant
+            yield running.reason
 
     @api.hookimpl
     def annotate(self, exchange: Exchange) -> None:
         for running in self.experiments.values():
-            exchange.facts.defer(running.assignment, partial(running.assign, exchange))
-            exchange.facts.defer(running.fact, partial(_variant, exchange, running.assignment))
-
-
-def _variant(exchange: Exchange, assignment: Fact[Assignment]) -> str:
-    return exchange.facts[assignment].variant
+            running.annotate(exchange)

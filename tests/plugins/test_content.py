@@ -25,6 +25,7 @@ def read(key: str, value: Any, facts: list[str] | None = None) -> Matcher[Any]:
 
 def matches(key: str, value: Any, exchange: Exchange, **section: Any) -> bool:
     plugin = Plugin(Content.model_validate(section))
+    plugin.annotate(exchange)
     return read(key, value).compile(plugin)(exchange)
 
 

@@ -1,0 +1,105 @@
+"""Whether an answer may be stored, and how long it is fresh: in words, with rule and source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeproxy.caching.config import CacheRule
+from edgeproxy.caching.freshness import Unstorable, initial_age_s
+from edgeproxy.caching.rules import policy_ttl_s, ruled_lifetime_s, unstorable
+from edgeproxy.http import Headers, Response
+
+_WORDS: dict[Unstorable, tuple[str, str]] = {
+    Unstorable.METHOD: ("only answers to GET are kept", "RFC 9111, section 3"),
+    Unstorable.STATUS: (
+        "an answer with this status is part of something else, or not final",
+        "RFC 9111, section 3",
+    ),
+    Unstorable.NO_STORE: (
+        "the origin says `Cache-Control: no-store`; a `ttl` of the policy does not change that",
+        "RFC 9111, section 5.2.2.5",
+    ),
+    Unstorable.MUST_UNDERSTAND: (
+        "the origin says `must-understand`, and this cache does not know the status",
+        "RFC 9111, section 5.2.2.3",
+    ),
+    Unstorable.PRIVATE: (
+        "the origin says `Cache-Control: private`: the answer is for one visitor",
+        "RFC 9111, section 5.2.2.7",
+    ),
+    Unstorable.SET_COOKIE: (
+        "the answer sets a cookie, which must not reach other visitors; remove the cookie in "
+        "before the answer is stored if it is not needed",
+        "RFC 9111, section 7.3",
+    ),
+    Unstorable.AUTHORIZATION: (
+        "the request had credentials, and the origin does not allow sharing the answer with "
+        "`public`, `s-maxage` or `must-revalidate`",
+        "RFC 9111, section 3.5",
+    ),
+    Unstorable.VARY: (
+        "`Vary` holds `*`, or more fields than can be told apart",
+        "RFC 9111, section 4.1",
+    ),
+    Unstorable.NOTHING_TO_GO_BY: (
+        "the origin gives no lifetime, and an answer with this status needs one; give it one "
+        "with `status_ttl` in the rule",
+        "RFC 9111, sections 3 and 4.2.2",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the cache makes of an answer. `code` never changes; `source` is an RFC or the policy."""
+
+    storable: bool
+    code: str
+    words: str
+    source: str
+    fresh_for_s: float = 0.0
+
+
+def judge(
+    response: Response,
+    rule: CacheRule | None,
+    *,
+    has_credentials: bool,
+    max_object_size: int,
+    requested_at_s: float,
+    now_s: float,
+) -> Judgement:
+    """What the cache does with `response`, which the origin gave to a GET, under `rule`."""
+    why = unstorable(rule, has_credentials, response.status, response.headers)
+    if why is not None:
+        words, source = _WORDS[why]
+        return Judgement(False, why.name.lower().replace("_", "-"), words, source)
+    length = response.body.length
+    if length is not None and length > max_object_size:
+        words = f"{length} bytes are more than `cache.max_object_size`, {max_object_size}"
+        return Judgement(False, "too-large", words, "the policy")
+    age_s = initial_age_s(response.headers, requested_at_s, now_s)
+    fresh_s = ruled_lifetime_s(rule, response.status, response.headers, now_s, age_s)
+    left_s = max(0.0, fresh_s - age_s)
+    by, source = _by_whom(response.headers, policy_ttl_s(rule, response.status))
+    words = f"it may be stored, and is fresh for {left_s:.0f} s: {by}"
+    if not left_s:
+        words = f"it may be kept only to ask the origin for news of it, as it is not fresh: {by}"
+    return Judgement(True, "storable", words, source, round(left_s, 1))
+
+
+def _by_whom(headers: Headers, ttl_s: float | None) -> tuple[str, str]:
+    control = (headers.joined("cache-control") or "").lower()
+    if "no-cache" in control:
+        return "the origin says `no-cache`", "RFC 9111, section 5.2.2.4"
+    if ttl_s is not None:
+        return "the rule of the policy says so", "the policy"
+    for name, section in (("s-maxage", "5.2.2.10"), ("max-age", "5.2.2.1")):
+        if name in control:
+            return (
+                f"the origin's `{name}`, less the age it came with",
+                f"RFC 9111, section {section}",
+            )
+    if "expires" in headers:
+        return "the origin's `Expires`", "RFC 9111, section 5.3"
+    return "a tenth of the time since `Last-Modified`", "RFC 9111, section 4.2.2"

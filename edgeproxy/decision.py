@@ -1,0 +1,181 @@
+"""What a policy decides about a request, found out by a rehearsal of the journey.
+
+`pipeline.handle` itself runs, the one that serves clients, with a stand-in for the cache that holds
+nothing and keeps nothing, and with whatever is given for the origin. So what is found out here is
+what the running proxy does, because it is the same code; and nothing is stored, logged or counted.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgeproxy.caching.answers import Asked, tailored, without_conditions
+from edgeproxy.caching.cache import Answer, Cache, Forward
+from edgeproxy.caching.config import CacheRule
+from edgeproxy.caching.freshness import browser_cache_control
+from edgeproxy.caching.judgement import Judgement, judge
+from edgeproxy.http import Body, Exchange, Fetch, Headers, Origin, Request, Response
+from edgeproxy.pipeline import handle
+from edgeproxy.plan import Plan
+from edgeproxy.plugin import did_you_mean
+
+
+@dataclass(slots=True)
+class Decision:
+    """One exchange, decided.
+
+    `exchange` has the route, the facts, the target and the cache key; `response` is what the client
+    would get. `looked_up` is what the cache was asked for, None if it has no part in it; `asked`
+    what the origin would be sent, None if edgeproxy answers by itself; `received` its answer as it
+    would be stored, and `judgement` what the cache makes of that.
+    """
+
+    exchange: Exchange
+    response: Response
+    looked_up: Request | None = None
+    asked: Request | None = None
+    received: Response | None = None
+    judgement: Judgement | None = None
+
+    @property
+    def route(self) -> str | None:
+        return self.exchange.route
+
+    @property
+    def origin(self) -> str | None:
+        """The origin that the answer comes from, or would."""
+        return self.exchange.target.origin if self.exchange.target and self.asked else None
+
+
+class Rehearsal:
+    """A plan to be asked what it would do. `fetch` answers in the place of the origins.
+
+    Several exchanges may be decided at the same time.
+    """
+
+    def __init__(self, plan: Plan, fetch: Fetch, *, now: Callable[[], float] = time.time) -> None:
+        self.plan = plan
+        self._fetch = fetch
+        self._stage = _Stage(plan.cache, now)
+
+    async def decide(self, exchange: Exchange) -> Decision:
+        """What the plan makes of `exchange`. Suspends only where a hook or `fetch` does."""
+        stage = copy.copy(self._stage)
+        decision = stage.decision = Decision(exchange, _NO_RESPONSE)
+
+        async def fetch(origin: Origin, request: Request) -> Response:
+            decision.asked = request
+            return await self._fetch(origin, request)
+
+        decision.response = await handle(exchange, replace(self.plan, cache=stage), fetch)
+        return decision
+
+
+_NO_RESPONSE = Response(500)
+
+
+class _Stage(Cache):
+    """Stands in for the cache of a plan: holds nothing, asks the origin, and tells what it saw."""
+
+    decision: Decision
+
+    def __init__(self, cache: Cache, now: Callable[[], float]) -> None:
+        super().__init__(
+            (), max_object_size=cache.max_object_size, encodings=cache.encodings, now=now
+        )
+
+    async def read_through(
+        self, request: Request, key: str, rule: CacheRule | None, forward: Forward, **_: Any
+    ) -> Answer:
+        self.decision.looked_up = request
+        asked, requested_at_s = Asked.by(request), self.now()
+        response = await forward(replace(request, headers=without_conditions(request.headers)))
+        received = self.decision.received = response.copy()
+        judgement = self.decision.judgement = judge(
+            received,
+            rule,
+            has_credentials=asked.has_credentials,
+            max_object_size=self.max_object_size,
+            requested_at_s=requested_at_s,
+            now_s=self.now(),
+        )
+        self.hide_tags(response.headers)
+        kept = f"; stored; ttl={int(judgement.fresh_for_s)}" if judgement.storable else ""
+        status = f"edgeproxy; fwd=uri-miss; fwd-status={response.status}{kept}"
+        return Answer(self._told(request, asked, rule, response), "miss", status)
+
+    def _told(
+        self, request: Request, asked: Asked, rule: CacheRule | None, response: Response
+    ) -> Response:
+        """What this client gets of a whole `response`."""
+        headers = response.headers
+        if rule is not None and rule.browser_ttl is not None and 200 <= response.status < 300:
+            control = browser_cache_control(headers, rule.browser_ttl, 0)
+            if control is not None:
+                headers.remove("cache-control", "expires")
+                headers.add("Cache-Control", control)
+        data = response.body.data
+        if data is None:
+            return response
+        now_s = self.now()
+        return tailored(request, asked, response.status, headers.fields, data, now_s, now_s)
+
+    async def watched(
+        self, forward: Forward, request: Request, origin: str | None = None
+    ) -> Response:
+        return await forward(request)
+
+    async def heed_change(self, urls: Any, groups: Any = ()) -> None:
+        """Nothing is stored, so nothing can have changed."""
+
+
+def assumed(status: int = 200, *fields: tuple[str, str]) -> Fetch:
+    """A stand-in for origins that are not asked: always the same short answer."""
+
+    async def fetch(origin: Origin, request: Request) -> Response:
+        headers = Headers.of(*(fields or (("content-type", "text/html; charset=utf-8"),)))
+        return Response(status, headers, Body(b""))
+
+    return fetch
+
+
+def known_facts(plan: Plan, told: Mapping[str, str]) -> dict[str, Any]:
+    """The facts that `told` names, for `Facts(pinned)`: `{"country": "DE"}` and all it implies.
+
+    A fact is called by its whole name, or by its last part if no other ends so. ValueError for
+    a name that no plugin of the plan sets, or a value of another kind.
+    """
+    facts = {fact.name: fact for plugin in plan.plugins for fact in plugin.instance.facts()}
+    found: dict[str, Any] = {}
+    for word, text in told.items():
+        names = [name for name in facts if word in (name, name.partition(".")[2])]
+        if len(names) != 1:
+            hint = did_you_mean(word, [*facts, *(name.partition(".")[2] for name in facts)])
+            listed = ", ".join(sorted(facts)) or "none, as no plugin is in use"
+            raise ValueError(f"no fact is called {word!r}{hint or f'; facts: {listed}'}")
+        found[names[0]] = _value(word, text, facts[names[0]].default)
+    for plugin in plan.plugins:
+        for name, value in tuple(found.items()):
+            for implied, of in plugin.instance.implied(name, value).items():
+                found.setdefault(implied, of)
+    return found
+
+
+_FLAGS = {"": True, "true": True, "yes": True, "false": False, "no": False}
+
+
+def _value(word: str, text: str, default: object) -> Any:
+    """`text` as a value of the kind that `default` is."""
+    if isinstance(default, bool):
+        if text.lower() not in _FLAGS:
+            raise ValueError(f"{word} is true or false, not {text!r}")
+        return _FLAGS[text.lower()]
+    if isinstance(default, int):
+        if not (text.isascii() and text.isdigit()):
+            raise ValueError(f"{word} is a number, not {text!r}")
+        return int(text)
+    return text
