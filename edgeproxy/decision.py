@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeproxy.caching.answers import Asked, tailored, without_conditions
-from edgeproxy.caching.cache import Answer, Cache, Forward
+from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
+from edgeproxy.caching.errand import Answer, Forward
 from edgeproxy.caching.freshness import browser_cache_control
 from edgeproxy.caching.judgement import Judgement, judge
 from edgeproxy.http import Body, Exchange, Fetch, Headers, Origin, Request, Response

@@ -207,6 +207,15 @@ def strongly_equal(one: str, other: str) -> bool:
     return one == other and one.startswith('"')
 
 
+def validators(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """The conditions that ask for news of a response with these fields."""
+    found = (
+        ("If-None-Match", headers.get("etag")),
+        ("If-Modified-Since", headers.get("last-modified")),
+    )
+    return tuple((name, value) for name, value in found if value)
+
+
 _HOP_BY_HOP = frozenset(
     (
         b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from edgeproxy.caching.cache import Answer, Cache
+from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
+from edgeproxy.caching.errand import Answer
 from edgeproxy.caching.fields import format_date
 from edgeproxy.caching.tiers import StoredResponse
 from edgeproxy.errors import UpstreamError

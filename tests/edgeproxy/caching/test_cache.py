@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.caching.cache import Answer, Cache
+from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
+from edgeproxy.caching.errand import Answer
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Headers, Request, Response
 
@@ -711,7 +712,7 @@ async def test_the_table_of_what_cannot_be_shared_is_bounded(site: Site) -> None
     site.origin.will(page(cache_control="private"))
     for number in range(5000):
         await site.get(f"key-{number}")
-    assert len(site.cache._hit_for_miss) <= 4096
+    assert len(site.cache.keeper._hit_for_miss) <= 4096
 
 
 async def test_followers_of_another_variant_get_their_own(site: Site) -> None:

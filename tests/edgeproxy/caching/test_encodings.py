@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgeproxy.caching.cache import Answer, Cache
+from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheConfig
 from edgeproxy.caching.encodings import (
     MAX_BYTES,
@@ -28,6 +28,7 @@ from edgeproxy.caching.encodings import (
     with_vary,
     zstd_compress,
 )
+from edgeproxy.caching.errand import Answer
 from edgeproxy.caching.tiers import StoredResponse
 from edgeproxy.http import Body, Headers, Request, Response
 from tests.edgeproxy.caching.conftest import Clock, DictTier, FakeOrigin, Site

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.caching.answers import MAX_RANGES, UNSATISFIABLE, byte_range, byte_ranges
-from edgeproxy.caching.cache import Answer
+from edgeproxy.caching.errand import Answer
 
 from .conftest import Chunks, Site, page
 
