@@ -86,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edgeproxy.engine.serve import BadAddress, Server  # mitmproxy takes a second to import
+    from edgeproxy.engine.listening import BadAddress
+    from edgeproxy.engine.serve import Server  # mitmproxy takes a second to import
 
     if not options.policy and not options.origin:
         print("edgeproxy run: name a policy, or a site with --origin URL", file=sys.stderr)

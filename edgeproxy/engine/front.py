@@ -8,7 +8,6 @@ pass gets a short answer and a close that lets the client read it. The front nev
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import logging
 import math
@@ -22,6 +21,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
 
+from edgeproxy.engine.listening import Listener, bound_socket
 from edgeproxy.engine.message import (
     CONTINUE,
     LAST_CHUNK,
@@ -50,11 +50,12 @@ READ_AHEAD_BYTES = 64 * 1024
 LINGER_S = 2.0
 """How long a client may take to read the last answer and close (RFC 9112, section 9.6)."""
 
-UNSENT_BYTES = 128 * 1024  # that the kernel holds for a client before we do
+FIRST_REQUEST_S = 1.0
+"""A connection that came in no longer ago than this has its first request on the way."""
+
 MAX_LINGERING = 256  # connections over the caps that are closed gently; more are just closed
 MAX_RESPONSE_HEAD_BYTES = 256 * 1024
 MAX_INTERIM_RESPONSES = 16
-ACCEPT_RETRY_S = 0.9  # asyncio accepts again after 1 s
 
 _NEVER = math.inf
 
@@ -65,6 +66,7 @@ class Peer:
 
     peername: Any
     sockname: Any
+    scheme: str = "http"  # what the client spoke to this listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Front:
         self.now = now
         self.refused: Counter[tuple[int, str]] = Counter()
         self.is_stopping = False
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._open: set[_Connection] = set()
         self._turned_away: set[_Connection] = set()
         self._per_client: Counter[str] = Counter()
@@ -109,36 +111,28 @@ class Front:
         """Client connections open now, without those turned away."""
         return len(self._open)
 
-    async def listen(
-        self, host: str, port: int, *, reuse_port: bool = False, backlog: int = 1024
-    ) -> tuple[str, int]:
+    async def listen(self, host: str, port: int) -> tuple[str, int]:
         """Serve on this address too; returns the address bound, with the port chosen for 0."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, *_, address = found[0]
-        # With the protocol named, asyncio sets TCP_NODELAY on what it accepts.
-        sock = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # else megabytes may wait in the kernel
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-            sock.setblocking(False)
-            sock.bind(address)
-            server = await loop.create_server(lambda: _Connection(self), sock=sock, backlog=backlog)
-        except BaseException:
-            sock.close()
-            raise
-        self._servers.append(server)
-        bound = sock.getsockname()
-        return bound[0], bound[1]
+        return self.serve(await bound_socket(host, port))
+
+    def serve(self, sock: socket.socket) -> tuple[str, int]:
+        """Serve on this bound socket too; returns its address."""
+        listener = Listener(sock, lambda: _Connection(self))
+        self._listeners.append(listener)
+        return listener.address
 
     async def stop(self, timeout_s: float) -> None:
-        """Stop accepting, close idle connections, let requests under way finish, then abort."""
+        """Stop accepting, close idle connections, let requests under way finish, then abort.
+
+        A request that is on its way at this moment is one of those: what has come in is read
+        first, and a connection that is new gets a moment for its first request.
+        """
         self.is_stopping = True
-        for server in self._servers:
-            server.close()
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            await listener.close()
+        for _ in range(2):  # one turn of the loop to see what has come, one to read it
+            await asyncio.sleep(0)
         for connection in list(self._open):
             connection.close_if_idle()
         for timeout in (timeout_s, 1.0):
@@ -150,8 +144,6 @@ class Front:
                 except TimeoutError:
                     for connection in (*self._open, *self._turned_away):
                         connection.abort()
-        for server in self._servers:
-            await server.wait_closed()
 
     # Called by connections.
 
@@ -188,25 +180,6 @@ class Front:
     def count_refusal(self, peername: Any, status: int, reason: str) -> None:
         self.refused[status, reason] += 1
         log.info("refused: %d, %s", status, reason, extra={"client": peername, "status": status})
-
-
-class _Listener(socket.socket):
-    """A listening socket that reports a lack of descriptors once, not for the whole backlog.
-
-    asyncio goes on to accept after EMFILE, and logs and schedules a retry for every attempt.
-    """
-
-    _failed_s = -math.inf
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        try:
-            return super().accept()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                failed_s, self._failed_s = self._failed_s, time.monotonic()
-                if self._failed_s - failed_s < ACCEPT_RETRY_S:
-                    raise BlockingIOError(errno.EAGAIN, "no descriptors") from error
-            raise
 
 
 def client_key(peername: Any) -> str:
@@ -263,6 +236,7 @@ class _Connection(asyncio.Protocol):
         "_body_bytes",
         "_body_paused_s",
         "_body_since_s",
+        "_came_at_s",
         "_client",
         "_core",
         "_core_is_full",
@@ -316,6 +290,7 @@ class _Connection(asyncio.Protocol):
         self._answer_closes = False
         self._interim = 0
         # The connection.
+        self._came_at_s = -_NEVER  # once it has made a request
         self._tunnel = False
         self._discarding = False  # the last answer is written
         self._eof = False
@@ -338,14 +313,15 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._peer = Peer(
-            transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+            transport.get_extra_info("peername"),
+            transport.get_extra_info("sockname"),
+            "https" if transport.get_extra_info("ssl_object") else "http",
         )
+        self._came_at_s = self._front.now()
         self._client = client_key(self._peer.peername)
         self._settings = self._front.settings()
         reason = self._front.admit(self, self._client)
-        if self._front.is_stopping:
-            self._close_now()
-        elif reason is None:
+        if reason is None:
             self._expect("idle", self._settings.limits.idle_timeout)
         else:
             self._turn_away(reason)
@@ -451,6 +427,7 @@ class _Connection(asyncio.Protocol):
                 self._expect("head", settings.limits.head_timeout)
             return False
         self._head = head
+        self._came_at_s = -_NEVER
         self._expect("answer", settings.limits.answer_timeout)
         body = body_of(head, settings.limits)
         if body is not None:
@@ -735,8 +712,13 @@ class _Connection(asyncio.Protocol):
             core.close()
 
     def close_if_idle(self) -> None:
-        """Close unless a request is under way or a last answer is being read."""
-        if self._head is None and not self._discarding:
+        """Close unless a request has begun, or the first may be on its way."""
+        if self._head is not None or self._discarding or self._reader.buffer:
+            return
+        grace_s = self._came_at_s + FIRST_REQUEST_S - self._front.now()
+        if grace_s > 0:
+            self._expect("idle", grace_s)
+        else:
             self._drop_core()
             self._close_now()
 

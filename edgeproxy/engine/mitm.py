@@ -191,6 +191,7 @@ class Journeys:
     async def _journey(self, flow: http.HTTPFlow, body: Body) -> tuple[Exchange, Response]:
         plan = self._app.plan
         peer = _address(flow.client_conn.peername[0])
+        client = self.clients.get(flow.client_conn.id)  # None: it has left
         headers = Headers(flow.request.headers.fields)
         request = Request(
             method=flow.request.method,
@@ -198,11 +199,11 @@ class Journeys:
             path="/",
             headers=headers,
             body=body,
-            scheme="https" if flow.client_conn.tls else "http",
+            scheme=client.get_extra_info("scheme", "http") if client else "http",
         )
         exchange = Exchange(request, peer)
-        client = self.clients.get(flow.client_conn.id) if flow.request.is_http11 else None
-        interim = request.on_interim = _Interim(exchange, client)
+        reader = client if flow.request.is_http11 else None
+        interim = request.on_interim = _Interim(exchange, reader)
         path, _, query = flow.request.path.partition("?")
         request.query = query or None  # an empty one is not sent on, so no key may tell it apart
         try:

@@ -237,7 +237,7 @@ class PipeEnd:
         """Nothing to wait for: `close` is immediate."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`peername` and `sockname` of the client connection; else `default`."""
+        """`peername`, `sockname` and `scheme` of the client connection; else `default`."""
         return self._extra.get(name, default)
 
 

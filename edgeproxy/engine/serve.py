@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from edgeproxy.admin import Admin
 from edgeproxy.app import App
 from edgeproxy.engine.front import Front, FrontSettings, Peer
+from edgeproxy.engine.listening import BadAddress, split_address
 from edgeproxy.engine.mitm import Core
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.engine.upstream import Upstream
@@ -38,10 +39,6 @@ cache:
 routes:
   - {{name: site, origin: site, cache: as_the_origin_says}}
 """
-
-
-class BadAddress(Exception):
-    """The address to listen on cannot be used."""
 
 
 class Server:
@@ -176,19 +173,11 @@ class Server:
 
     def _connect(self, peer: Peer) -> PipeEnd:
         assert self._core is not None
-        near, far = duplex(peername=peer.peername, sockname=peer.sockname)
+        near, far = duplex(peername=peer.peername, sockname=peer.sockname, scheme=peer.scheme)
         stream = asyncio.ensure_future(self._core.handle_stream(far))
         self._streams.add(stream)
         stream.add_done_callback(self._streams.discard)
         return near
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """`HOST:PORT`, `[V6]:PORT` or `:PORT` in parts. Raises BadAddress."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise BadAddress(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
 
 
 def with_origins(policy: Policy, origins: Sequence[str]) -> Policy:
