@@ -42,12 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="serve a site as policies say")
     run.set_defaults(command=_run)
     run.add_argument("policy", nargs="*", type=Path, help="policy files, or folders of them")
-    run.add_argument(
-        "--listen",
-        default="127.0.0.1:8080",
-        metavar="ADDR",
-        help="HOST:PORT, default %(default)s; port 0 takes a free one",
-    )
+    for option, what in (("--listen", "HTTP"), ("--listen-tls", "HTTPS")):
+        run.add_argument(
+            option,
+            action="append",
+            default=[],
+            metavar="ADDR",
+            help=f"HOST:PORT for {what}; port 0 takes a free one; default: HTTP on 127.0.0.1:8080",
+        )
     run.add_argument(
         "--origin",
         action="append",
@@ -94,7 +96,11 @@ def _run(options: argparse.Namespace) -> int:
         return 2
     log.set_up(options.log_level)
     server = Server(
-        options.policy, options.origin, listen=options.listen, access_log=options.access_log
+        options.policy,
+        options.origin,
+        listen=options.listen,
+        listen_tls=options.listen_tls,
+        access_log=options.access_log,
     )
     try:
         with asyncio.Runner() as runner:
@@ -117,7 +123,8 @@ async def _serve(server: object) -> int:
     await server.start()
     with contextlib.suppress(NotImplementedError):
         loop.add_signal_handler(signal.SIGHUP, server.reload_soon)
-    print(f"edgeproxy serves {server.url} (policy {server.app.plan.version})", flush=True)
+    urls = " and ".join(server.urls)
+    print(f"edgeproxy serves {urls} (policy {server.app.plan.version})", flush=True)
     await stopped.wait()
     await server.stop()
     return 0

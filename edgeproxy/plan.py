@@ -23,6 +23,7 @@ from edgeproxy.errors import Fault, Place, PluginError, PolicyError
 from edgeproxy.health import Health
 from edgeproxy.hooks import Hooks
 from edgeproxy.http import Exchange, Fact, Origin, Target
+from edgeproxy.policy.certificates import ServerNames
 from edgeproxy.policy.faults import compile_fault
 from edgeproxy.policy.model import BackendRef, Limits, Network, OriginConfig
 from edgeproxy.policy.policy import Clause, LoadedPlugin, Policy
@@ -107,6 +108,7 @@ class Plan:
     trusted_proxies: tuple[Network, ...]
     encoded_slashes: bool
     limits: Limits
+    tls: ServerNames | None
     plugins: tuple[LoadedPlugin, ...]
     logged_facts: tuple[Fact[Any], ...]
     rule_names: Mapping[str, str]  # of cache rules, by route
@@ -155,6 +157,7 @@ def compile_plan(
         trusted_proxies=policy.core.trusted_proxies,
         encoded_slashes=policy.core.encoded_slashes,
         limits=policy.core.limits,
+        tls=policy.core.tls.server_names() if policy.core.tls else None,
         plugins=policy.plugins,
         logged_facts=tuple(
             fact for plugin in policy.plugins for fact in plugin.instance.facts() if fact.log

@@ -47,11 +47,13 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return self.server.url
+        return self.server.urls[0]
 
     @property
     def port(self) -> int:
-        return self.server.address[1]
+        port = URL(self.url).port
+        assert port is not None
+        return port
 
     async def get(
         self,
@@ -87,8 +89,12 @@ async def running(
     *,
     origins: Mapping[str, str] | None = None,
     registry: Registry | None = None,
+    tls: bool = False,
 ) -> AsyncIterator[Proxy]:
-    """A proxy that serves `policy` (text, or files) on a free port, with origins where they are."""
+    """A proxy that serves `policy` (text, or files) on a free port, with origins where they are.
+
+    With `tls` it also serves HTTPS on another, `server.urls[1]`.
+    """
     with tempfile.TemporaryDirectory(prefix="edgeproxy-") as folder:
         policy_file: Path | None = None
         if isinstance(policy, str):
@@ -98,7 +104,8 @@ async def running(
         server = Server(
             [policy_file] if policy_file is not None else list(policy),  # type: ignore[arg-type]
             [f"{name}={url}" for name, url in (origins or {}).items()],
-            listen="127.0.0.1:0",
+            listen=["127.0.0.1:0"],
+            listen_tls=["127.0.0.1:0"] if tls else [],
             write=log.append,
             registry=registry,
         )

@@ -169,14 +169,14 @@ async def main() -> int:
     words: dict[str, str] = {}
     port = options.origin_port
     server = Server(
-        [POLICY], [f"suite=http://127.0.0.1:{port}/"], listen="127.0.0.1:0", access_log="off"
+        [POLICY], [f"suite=http://127.0.0.1:{port}/"], listen=["127.0.0.1:0"], access_log="off"
     )
     async with origin(options.suite, port):
         await server.start()
         try:
             for turn in range(options.repeat):
                 print(f"run {turn + 1} of {options.repeat} ...", flush=True)
-                verdicts = await verdicts_of(options.suite, server.url)
+                verdicts = await verdicts_of(options.suite, server.urls[0])
                 for case in cases.values():
                     if not passed(case, cases, verdicts):
                         good.discard(case.id)

@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import math
 import socket
+import ssl
 import struct
 import time
 from collections import Counter
@@ -36,6 +37,7 @@ from edgeproxy.engine.message import (
     parse_response_head,
 )
 from edgeproxy.engine.pipe import PipeEnd
+from edgeproxy.engine.tls import Tls
 from edgeproxy.errors import ClientError
 from edgeproxy.policy.model import Limits
 
@@ -75,6 +77,7 @@ class FrontSettings:
 
     limits: Limits
     encoded_slashes: bool = False
+    tls: ssl.SSLContext | None = None
 
 
 Connect = Callable[[Peer], PipeEnd]
@@ -115,11 +118,16 @@ class Front:
         """Serve on this address too; returns the address bound, with the port chosen for 0."""
         return self.serve(await bound_socket(host, port))
 
-    def serve(self, sock: socket.socket) -> tuple[str, int]:
-        """Serve on this bound socket too; returns its address."""
-        listener = Listener(sock, lambda: _Connection(self))
+    def serve(self, sock: socket.socket, *, tls: bool = False) -> tuple[str, int]:
+        """Serve on this bound socket too, with TLS or without; returns its address."""
+        listener = Listener(sock, self._tls_connection if tls else lambda: _Connection(self))
         self._listeners.append(listener)
         return listener.address
+
+    def _tls_connection(self) -> Tls:
+        settings = self.settings()
+        assert settings.tls is not None  # no policy comes into force that lacks it
+        return Tls(settings.tls, _Connection(self), handshake_s=settings.limits.head_timeout)
 
     async def stop(self, timeout_s: float) -> None:
         """Stop accepting, close idle connections, let requests under way finish, then abort.

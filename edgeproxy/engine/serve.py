@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from edgeproxy.admin import Admin
 from edgeproxy.app import App
 from edgeproxy.engine.front import Front, FrontSettings, Peer
-from edgeproxy.engine.listening import BadAddress, split_address
+from edgeproxy.engine.listening import BadAddress, bound_socket, split_address
 from edgeproxy.engine.mitm import Core
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.engine.upstream import Upstream
@@ -28,6 +28,8 @@ from edgeproxy.policy.model import AdminConfig, Limits, OriginConfig
 from edgeproxy.policy.policy import Policy
 
 log = logging.getLogger("edgeproxy")
+
+DEFAULT_ADDRESS = "127.0.0.1:8080"
 
 DEFAULT_POLICY = """\
 version: 1
@@ -42,14 +44,15 @@ routes:
 
 
 class Server:
-    """Policies served on one address. `start`, `reload_soon`, `stop`; `url` once started."""
+    """Policies served on some addresses. `start`, `reload_soon`, `stop`; `urls` once started."""
 
     def __init__(
         self,
         policies: Sequence[Path],
         origins: Sequence[str] = (),
         *,
-        listen: str = "127.0.0.1:8080",
+        listen: Sequence[str] = (),
+        listen_tls: Sequence[str] = (),
         access_log: str = "auto",
         write: Callable[[dict[str, Any]], None] | None = None,
         registry: Registry | None = None,
@@ -57,7 +60,8 @@ class Server:
         self._registry = registry
         self._policies = policies
         self._origins = origins
-        self._listen = listen
+        listen = listen if listen or listen_tls else (DEFAULT_ADDRESS,)
+        self._listen = [(text, False) for text in listen] + [(text, True) for text in listen_tls]
         if write is None and access_log != "off":
             write = AccessLog(sys.stdout, access_log).write
         self._upstream = Upstream()
@@ -68,12 +72,7 @@ class Server:
         self._front_settings = FrontSettings(Limits())
         self._streams: set[asyncio.Future[None]] = set()
         self._reloading: asyncio.Future[None] | None = None
-        self.address = ("", 0)
-
-    @property
-    def url(self) -> str:
-        host, port = self.address
-        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        self.urls: list[str] = []
 
     async def start(self) -> None:
         """Load, open, listen. Raises PolicyError or BadAddress, with nothing left open."""
@@ -84,17 +83,25 @@ class Server:
             await self._administer(policy.core.admin)
             self._core = Core(self.app)
             self._front = Front(self._connect, self._settings)
-            host, port = split_address(self._listen)
-            try:
-                self.address = await self._front.listen(host, port)
-            except OSError as error:
-                raise BadAddress(
-                    f"cannot listen on {self._listen}: {error.strerror or error}; "
-                    f"stop what uses it, or choose another with --listen"
-                ) from error
+            self._warn_of_certificates()
+            for address, tls in self._listen:
+                self.urls.append(await self._serve(self._front, address, tls=tls))
         except BaseException:
             await self.stop()
             raise
+
+    async def _serve(self, front: Front, address: str, *, tls: bool) -> str:
+        """Listen on an address; the URL that it then has."""
+        host, port = split_address(address)
+        try:
+            host, port = front.serve(await bound_socket(host, port), tls=tls)
+        except OSError as error:
+            raise BadAddress(
+                f"cannot listen on {address}: {error.strerror or error}; "
+                f"stop what uses it, or choose another with {'--listen-tls' if tls else '--listen'}"
+            ) from error
+        scheme = "https" if tls else "http"
+        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
     async def stop(self) -> None:
         """Stop accepting, let requests under way finish within the policy's time, close all."""
@@ -129,6 +136,7 @@ class Server:
             log.exception("the policy was not reloaded, %s stays", self.app.plan.version)
             return f"{type(error).__name__}: {error}"
         log.info("policy %s is in force", self.app.plan.version)
+        self._warn_of_certificates()
         try:
             await self._administer(policy.core.admin)
         except BadAddress as error:
@@ -163,12 +171,20 @@ class Server:
             url = self._origins[-1].partition("=")[2] or self._origins[-1]
             return parse(DEFAULT_POLICY.format(url=json.dumps(url)), "--origin")
         policy = load(self._policies, self._registry, reuse=running)
+        if policy.core.tls is None and any(tls for _, tls in self._listen):
+            reason = "--listen-tls needs a section 'tls' with certificates in the policy"
+            raise PolicyError([Fault("missing-key", reason)])
         return with_origins(policy, self._origins)
+
+    def _warn_of_certificates(self) -> None:
+        if self.app.plan.tls is not None:
+            self.app.plan.tls.warn_of_ends()
 
     def _settings(self) -> FrontSettings:
         plan = self.app.plan
         if self._front_settings.limits is not plan.limits:
-            self._front_settings = FrontSettings(plan.limits, plan.encoded_slashes)
+            context = plan.tls.context if plan.tls is not None else None
+            self._front_settings = FrontSettings(plan.limits, plan.encoded_slashes, context)
         return self._front_settings
 
     def _connect(self, peer: Peer) -> PipeEnd:

@@ -19,6 +19,7 @@ type Path = tuple[str | int, ...]  # keys and indexes, from the node that is che
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # of edgeproxy.plugin.Name
 
 _OWN_CODES = {
+    "bad_certificate": "bad-certificate",
     "bad_pattern": "bad-pattern",
     "missing_secret": "missing-secret",
     "secret_as_value": "secret-as-value",

@@ -12,10 +12,24 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import re2
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.plugin import Config, Duration, Name, OneOrMany, OriginName, Secret, Size
+from edgeproxy.policy.certificates import (
+    Certificate,
+    ServerNames,
+    check_certificate,
+    check_key,
+    load_pair,
+)
 
 
 def _network(value: Any) -> Any:
@@ -138,6 +152,44 @@ class AdminConfig(Config):
                 "`allow_remote: true` and keep the port behind a firewall or TLS"
             )
         return self
+
+
+class CertificateConfig(Config):
+    """One entry of `tls.certificates`. Both files are read when the policy loads."""
+
+    certificate: Annotated[str, AfterValidator(check_certificate)]
+    """A PEM file: the certificate of the site, then those that lead to its authority."""
+    key: Annotated[str, AfterValidator(check_key)]
+    """A PEM file with the private key, without a passphrase."""
+    _loaded: Certificate = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _load(self) -> CertificateConfig:
+        self._loaded = load_pair(self.certificate, self.key)
+        return self
+
+    @property
+    def loaded(self) -> Certificate:
+        """What the files held when the policy was loaded."""
+        return self._loaded
+
+
+def _as_version(value: Any) -> Any:
+    """Without quotes YAML reads 1.2 as a number."""
+    return str(value) if isinstance(value, float) else value
+
+
+class TlsConfig(Config):
+    """The `tls` section: what listeners for HTTPS show, and what they take."""
+
+    certificates: tuple[CertificateConfig, ...] = Field(min_length=1, max_length=1000)
+    """Each serves the names that are in it; the first also every other name."""
+    min_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_as_version)] = "1.2"
+    """Older clients are turned away."""
+
+    def server_names(self) -> ServerNames:
+        """The certificates, by the names that they serve."""
+        return ServerNames([one.loaded for one in self.certificates], self.min_version)
 
 
 class BackendRef(Config):
@@ -265,5 +317,6 @@ class PolicyCore(Config):
     origins: dict[Name, OriginConfig] = Field(default={})
     limits: Limits = Limits()
     admin: AdminConfig | None = None  # no admin listener unless it is here
+    tls: TlsConfig | None = None  # for `--listen-tls`
     filters: tuple[Any, ...] = ()  # of every route, before its own
     routes: tuple[Any, ...] = ()

@@ -17,12 +17,14 @@ from edgeproxy.plugin import Plugin
 from edgeproxy.policy.installed import Broken, installed
 from edgeproxy.policy.model import (
     AdminConfig,
+    CertificateConfig,
     Limits,
     MatchCore,
     OriginConfig,
     PathMatch,
     PolicyCore,
     RouteCore,
+    TlsConfig,
 )
 from edgeproxy_headers.plugin import Edits
 from edgeproxy_links.plugin import RewriteLinks
@@ -151,6 +153,8 @@ def test_plugins_are_those_that_ship() -> None:
         ("policy.md", "## Origins", OriginConfig),
         ("policy.md", "### Paths", PathMatch),
         ("policy.md", "## Admin", AdminConfig),
+        ("tls.md", "# TLS", TlsConfig),
+        ("tls.md", "## Certificates", CertificateConfig),
         ("limits.md", "## Clients", Limits),
         ("plugins/headers.md", "# Headers: edit them on either side", Edits),
         ("plugins/rewrite.md", "## `redirect`", Redirect),

@@ -240,9 +240,11 @@ def serve(policy: str, origin: str, told: Connection) -> None:
     from edgeproxy.engine.serve import Server
 
     async def main() -> None:
-        server = Server([Path(policy)], [f"site={origin}"], listen="127.0.0.1:0", access_log="off")
+        server = Server(
+            [Path(policy)], [f"site={origin}"], listen=["127.0.0.1:0"], access_log="off"
+        )
         await server.start()
-        told.send(server.url)
+        told.send(server.urls[0])
         await asyncio.Event().wait()
 
     asyncio.run(main())
