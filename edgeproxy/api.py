@@ -44,6 +44,7 @@ from edgeproxy.plugin import (
     Secret,
     Size,
     Template,
+    editor_hint,
 )
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "Tier",
     "UpstreamError",
     "decoded_path",
+    "editor_hint",
     "fill",
     "hookimpl",
     "normalise_path",

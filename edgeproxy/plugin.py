@@ -17,6 +17,8 @@ from pydantic import (
     Field,
     RootModel,
     ValidationInfo,
+    WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
@@ -66,13 +68,37 @@ class Config(BaseModel):
     """A block of a policy. Unknown keys are faults, values are frozen, defaults are checked.
 
     Scalars are taken as they are written: `yes` is no boolean, `"5"` no number and `404` no text.
+    The text below a field is what editors show for its key. `plain_keys` are the keys that a plain
+    text may stand for: with `("name",)`, `hero` is short for `{name: hero}`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
+    plain_keys: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def long_form(cls, text: str) -> Any:
+        """The block that a plain `text` is short for. Override to choose among `plain_keys`."""
+        return {cls.plain_keys[0]: text} if cls.plain_keys else text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, value: Any) -> Any:
+        return cls.long_form(value) if isinstance(value, str) else value
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         return _strict(handler(source))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        block: dict[str, Any] = handler.resolve_ref_schema(handler(schema))
+        if not cls.plain_keys:
+            return block
+        fields = [block["properties"][key] for key in cls.plain_keys]
+        texts = [field.get("anyOf", [{**field, "description": ""}])[0] for field in fields]
+        return {"anyOf": [*texts, {**block}]}
 
 
 class Matcher[T](RootModel[T]):
@@ -302,6 +328,12 @@ def _missing_secret(reason: str) -> PydanticCustomError:
     return PydanticCustomError("missing_secret", "{reason}", {"reason": reason})
 
 
+def editor_hint(pattern: str, message: str = "") -> WithJsonSchema:
+    """What editors know of a text that a validator checks: its form, and what to say of others."""
+    hint = {"patternErrorMessage": message} if message else {}
+    return WithJsonSchema({"type": "string", "pattern": pattern, **hint})
+
+
 _unsafe = re.compile(r"[^\t\x20-\x7e\x80-\U0010ffff]")
 
 
@@ -311,7 +343,9 @@ def _field_name(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
-FieldName = Annotated[str, BeforeValidator(_field_name)]
+FieldName = Annotated[
+    str, BeforeValidator(_field_name), editor_hint(f"^{TOKEN.pattern}$", "a header field name")
+]
 """A header field name, in lower case."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -368,10 +402,33 @@ def _quantity(value: Any, units: Mapping[str, float], example: str, kind: str) -
     return float(match.group(1)) * units[match.group(2)]
 
 
-Duration = Annotated[float, BeforeValidator(lambda v: _quantity(v, _UNITS_S, "10m", "duration"))]
+def _quantity_hint(units: Mapping[str, float], example: str, kind: str) -> WithJsonSchema:
+    """What editors know of a quantity: text with a unit, or a bare 0."""
+    wanted = f"a {kind} is a number and a unit ({', '.join(units)}), such as {example}"
+    number = r"[0-9]{1,15}(\.[0-9]{1,15})?"
+    return WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "pattern": f"^{number}({'|'.join(units)})$",
+            "patternErrorMessage": wanted,
+            "if": {"type": "number"},
+            "then": {"const": 0, "errorMessage": wanted},
+        }
+    )
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(lambda v: _quantity(v, _UNITS_S, "10m", "duration")),
+    _quantity_hint(_UNITS_S, "10m", "duration"),
+]
 """A time span: written `10m`, read as seconds."""
 
-Size = Annotated[int, BeforeValidator(lambda v: int(_quantity(v, _UNITS_BYTES, "256MiB", "size")))]
+Size = Annotated[
+    int,
+    BeforeValidator(lambda v: int(_quantity(v, _UNITS_BYTES, "256MiB", "size"))),
+    _quantity_hint(_UNITS_BYTES, "256MiB", "size"),
+]
 """An amount of bytes: written `256MiB`, read as bytes."""
 
 
@@ -379,5 +436,13 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
-type OneOrMany[T] = Annotated[tuple[T, ...], BeforeValidator(_as_list)]
+class _Alone:
+    """What editors know of a list whose only member may stand without it."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        several: dict[str, Any] = handler(schema)
+        return {"anyOf": [several["items"], several]}
+
+
+type OneOrMany[T] = Annotated[tuple[T, ...], BeforeValidator(_as_list), _Alone()]
 """One value, or a list of them; read as a tuple."""

@@ -11,33 +11,50 @@ from edgeproxy.plugin import Config, Duration, Name, Size
 
 
 class CacheRule(Config):
-    """One entry of `cache.rules`: how long an answer may be kept and served.
+    """How long answers may be kept and served. What is absent is as the origin says."""
 
-    Absent means: as the origin says.
-    """
-
-    ttl: Duration | None = None  # in place of the origin's freshness, for 200
-    status_ttl: dict[Annotated[int, Field(ge=200, le=599)], Duration] = Field(default={})
-    browser_ttl: Duration | None = None  # `Cache-Control: max-age` towards the client
+    ttl: Duration | None = None
+    """How long a 200 is fresh, in place of what the origin says."""
+    status_ttl: Annotated[
+        dict[Annotated[int, Field(ge=200, le=599)], Duration],
+        Field(json_schema_extra={"propertyNames": {"pattern": "^[2-5][0-9][0-9]$"}}),
+    ] = Field(default={})
+    """The same by status, such as `{301: 5m, 404: 30s}`."""
+    browser_ttl: Duration | None = None
+    """`Cache-Control: max-age` towards the client."""
     stale_while_revalidate: Duration = 0
+    """How long a stale copy may be served while a new one is fetched."""
     stale_if_error: Duration = "1d"  # type: ignore[assignment]
-    query: Literal["keep", "sort", "drop"] | tuple[str, ...] = "keep"  # a list: only these names
-    heuristics: bool = True  # without stated freshness: a tenth of the time since Last-Modified
-    heuristic_errors: bool = False  # that also for 405, 414, 501 and errors marked `public`
-    share_cookies: bool = False  # store answers that set a cookie, if they state their freshness
-    jitter: float = Field(default=0, ge=0, le=0.5)  # the share of a lifetime that is left to chance
-    tags: tuple[str, ...] = ()  # names for purging, besides those that the origin gives
-    keep_gone: Duration = 0  # go on serving what the origin answers 404 or 410 for, so long
+    """How long a stale copy may be served while the origin fails."""
+    query: Literal["keep", "sort", "drop"] | tuple[str, ...] = "keep"
+    """`keep`, `sort` or `drop` the query in the cache key, or a list of the names that count."""
+    heuristics: bool = True
+    """Without stated freshness: a tenth of the time since `Last-Modified`."""
+    heuristic_errors: bool = False
+    """That also for 405, 414, 501 and errors marked `public`."""
+    share_cookies: bool = False
+    """Store answers that set a cookie, if they state their freshness."""
+    jitter: float = Field(default=0, ge=0, le=0.5)
+    """The share of a lifetime left to chance, so that pages do not expire together."""
+    tags: tuple[str, ...] = ()
+    """Names for purging, besides those that the origin gives."""
+    keep_gone: Duration = 0
+    """How long to go on serving what the origin answers 404 or 410 for."""
 
 
 class CacheConfig(Config):
     """The part of `cache` that no tier owns; tiers add their own keys (`memory`, `disk`)."""
 
     rules: dict[Name, CacheRule] = Field(default={})
+    """Rules by name; a route chooses one with `cache: NAME`."""
     max_object_size: Size = "16MiB"  # type: ignore[assignment]
-    status_key: bool = False  # show the cache key in Cache-Status
-    encodings: tuple[Coding, ...] = ()  # made of stored answers in the background, the best first
-    pass_tags: bool = False  # let clients see Cache-Tag and Surrogate-Key
+    """Longer answers pass through and are not kept."""
+    status_key: bool = False
+    """Show the key of an answer in `Cache-Status`."""
+    encodings: tuple[Coding, ...] = ()
+    """Codings to make of stored answers in the background, the best first."""
+    pass_tags: bool = False
+    """Let clients see `Cache-Tag` and `Surrogate-Key`."""
 
     @field_validator("encodings")
     @classmethod

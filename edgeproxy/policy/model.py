@@ -15,14 +15,25 @@ import re2
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     PrivateAttr,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.plugin import Config, Duration, Name, OneOrMany, OriginName, Secret, Size
+from edgeproxy.plugin import (
+    Config,
+    Duration,
+    Name,
+    OneOrMany,
+    OriginName,
+    Secret,
+    Size,
+    editor_hint,
+)
 from edgeproxy.policy.certificates import (
     Certificate,
     ServerNames,
@@ -50,6 +61,7 @@ Network = Annotated[
     ipaddress.IPv4Network | ipaddress.IPv6Network,
     Field(union_mode="left_to_right"),
     BeforeValidator(_network),
+    editor_hint(r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$", "a network such as 10.0.0.0/8"),
 ]
 
 
@@ -76,34 +88,57 @@ def _http_url(value: str) -> str:
 class OriginConfig(Config):
     """One entry of `origins`."""
 
-    url: Annotated[str, AfterValidator(_http_url)]
-    kind: Literal["pages", "http"] = "pages"  # `pages`: GET and HEAD only, nothing personal is sent
+    url: Annotated[str, AfterValidator(_http_url), editor_hint(r"^https?://[^/?#@]+(/[^?#]*)?$")]
+    """`http://` or `https://`, a host, perhaps a port and a base path."""
+    kind: Literal["pages", "http"] = "pages"
+    """`pages`: a static site, GET and HEAD only, nothing personal is sent; `http`: everything."""
     connect_timeout: Duration = "5s"  # type: ignore[assignment]
+    """To open a connection, TLS included."""
     first_byte_timeout: Duration = "15s"  # type: ignore[assignment]
+    """From the request to the head of the response."""
     idle_timeout: Duration = "30s"  # type: ignore[assignment]
+    """Between two pieces of a response's body."""
     total_timeout: Duration = "5m"  # type: ignore[assignment]
+    """The whole exchange."""
     max_connections: int = Field(default=64, ge=1)
-    ca_file: str | None = None  # trust this authority besides the system's
+    """Connections to this origin at once."""
+    ca_file: str | None = None
+    """A PEM file with an authority to trust besides the system's."""
 
 
 class Limits(Config):
-    """The `limits` section: what a client may use up. Defaults are safe for a public port."""
+    """What a client may use up. Defaults are safe for a public port."""
 
     head_size: Size = "32KiB"  # type: ignore[assignment]
+    """Request line and header fields together; more is answered 431."""
     head_fields: int = Field(default=100, ge=1)
+    """Header fields of a request; more is answered 431."""
     target_length: int = Field(default=8192, ge=64)
+    """Characters of the request target; more is answered 414."""
     body_size: Size = "100MiB"  # type: ignore[assignment]
+    """The body of a request; more is answered 413."""
     head_timeout: Duration = "10s"  # type: ignore[assignment]
-    body_timeout: Duration = "30s"  # type: ignore[assignment]  # between two reads of a body
-    body_rate: Size = "1KiB"  # type: ignore[assignment]  # a second, after the first body_timeout
-    idle_timeout: Duration = "60s"  # type: ignore[assignment]  # between two requests
-    send_timeout: Duration = "30s"  # type: ignore[assignment]  # for the client to take a write
-    answer_timeout: Duration = "6m"  # type: ignore[assignment]  # for our side to say anything
-    hook_timeout: Duration = "10s"  # type: ignore[assignment]  # for one async hook of a plugin
-    shutdown_timeout: Duration = "10s"  # type: ignore[assignment]  # for requests under way
+    """From the first byte of a request to the end of its head; then 408."""
+    body_timeout: Duration = "30s"  # type: ignore[assignment]
+    """Between two pieces of a request's body; then 408."""
+    body_rate: Size = "1KiB"  # type: ignore[assignment]
+    """Bytes a second that a client must send or take, after the first timeout of either."""
+    idle_timeout: Duration = "60s"  # type: ignore[assignment]
+    """A connection without a request; then it is closed."""
+    send_timeout: Duration = "30s"  # type: ignore[assignment]
+    """For the client to take what is sent, at `body_rate`; then it is closed."""
+    answer_timeout: Duration = "6m"  # type: ignore[assignment]
+    """For our side to begin or go on with an answer, whatever the reason; then 504."""
+    hook_timeout: Duration = "10s"  # type: ignore[assignment]
+    """One hook of a plugin that waits; then it counts as failed."""
+    shutdown_timeout: Duration = "10s"  # type: ignore[assignment]
+    """For requests under way when the proxy stops."""
     connections: int = Field(default=4096, ge=1)
+    """Connections of all clients; more are answered 503 and closed."""
     connections_per_client: int = Field(default=256, ge=1)
-    body_memory: Size = "256MiB"  # type: ignore[assignment]  # all bodies held in memory at once
+    """Connections of one address; more are answered 503 and closed."""
+    body_memory: Size = "256MiB"  # type: ignore[assignment]
+    """All bodies held in memory at once."""
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -111,11 +146,14 @@ MIN_TOKEN_LENGTH = 16
 
 
 class AdminConfig(Config):
-    """The `admin` section: where operators and their tools may ask, and with which token."""
+    """A second listener, for operators and their tools: health, cache, purges, reloads."""
 
-    listen: str = "127.0.0.1:8079"  # HOST:PORT, or unix:/path/of/a/socket
+    listen: str = "127.0.0.1:8079"
+    """`HOST:PORT`, or `unix:` and the whole path of a socket."""
     token: Secret
-    allow_remote: bool = False  # listen also where other machines get to
+    """What every request has to show, at least 16 characters; named, never written here."""
+    allow_remote: bool = False
+    """Listen also on an address that other machines can reach."""
 
     @property
     def socket(self) -> Path | None:
@@ -155,7 +193,7 @@ class AdminConfig(Config):
 
 
 class CertificateConfig(Config):
-    """One entry of `tls.certificates`. Both files are read when the policy loads."""
+    """A certificate and its key. Both files are read when the policy loads."""
 
     certificate: Annotated[str, AfterValidator(check_certificate)]
     """A PEM file: the certificate of the site, then those that lead to its authority."""
@@ -180,11 +218,15 @@ def _as_version(value: Any) -> Any:
 
 
 class TlsConfig(Config):
-    """The `tls` section: what listeners for HTTPS show, and what they take."""
+    """What listeners for HTTPS show, and what they take."""
 
     certificates: tuple[CertificateConfig, ...] = Field(min_length=1, max_length=1000)
     """Each serves the names that are in it; the first also every other name."""
-    min_version: Annotated[Literal["1.2", "1.3"], BeforeValidator(_as_version)] = "1.2"
+    min_version: Annotated[
+        Literal["1.2", "1.3"],
+        BeforeValidator(_as_version),
+        WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]}),
+    ] = "1.2"
     """Older clients are turned away."""
 
     def server_names(self) -> ServerNames:
@@ -196,13 +238,20 @@ class BackendRef(Config):
     """A weighted origin of a route, as in the Gateway API."""
 
     name: OriginName
+    """One of the policy's origins."""
     weight: int = Field(default=1, ge=0, le=1_000_000)
+    """Its share of the visitors, against the other weights."""
 
 
-def _path_pattern(value: Any) -> Any:
-    if isinstance(value, str) and not value.startswith("/"):
+def _path_text(value: str) -> str:
+    if not value.startswith("/"):
         raise ValueError(f"a path begins with a slash; write {'/' + value!r}")
     return value
+
+
+PathText = Annotated[
+    str, AfterValidator(_path_text), editor_hint("^/", "a path begins with a slash")
+]
 
 
 _RE2_OPTIONS = re2.Options()
@@ -250,22 +299,31 @@ def _bad_pattern(reason: str) -> PydanticCustomError:
     return PydanticCustomError("bad_pattern", "{reason}", {"reason": reason})
 
 
-Host = Annotated[str, AfterValidator(_host)]
+Host = Annotated[
+    str,
+    AfterValidator(_host),
+    editor_hint(
+        r"^(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$|^\[[0-9A-Fa-f:.]+\]$",
+        "a host such as www.example.org, without a port",
+    ),
+]
 """A host without its port; `*.example.org` covers every name below."""
 
 
 class PathMatch(Config):
-    """How a path matches: exactly one of the keys. A plain string is a glob."""
+    """How a path matches: exactly one of the keys. A plain text is a glob."""
 
-    exact: str | None = None
-    prefix: str | None = None
-    glob: str | None = None
-    regex: Annotated[str, AfterValidator(_regex)] | None = None  # RE2 syntax
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    plain_keys = ("glob",)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"glob": value} if isinstance(value, str) else value
+    exact: PathText | None = None
+    """This path, and no other."""
+    prefix: PathText | None = None
+    """This path and all below it: `/guide` is not `/guidelines`."""
+    glob: PathText | None = None
+    """`*` is anything within one segment, `**` anything at all; `/guide/**` is `/guide` too."""
+    regex: Annotated[str, AfterValidator(_regex)] | None = None
+    """An RE2 pattern that the whole path matches."""
 
     @model_validator(mode="after")
     def _one_key(self) -> PathMatch:
@@ -274,8 +332,6 @@ class PathMatch(Config):
         ]
         if len(given) != 1:
             raise ValueError("write exactly one of exact, prefix, glob, regex")
-        if given != ["regex"]:
-            _path_pattern(getattr(self, given[0]))
         return self
 
 
@@ -283,20 +339,26 @@ class MatchCore(Config):
     """The match keys that the index of routes knows; plugins add the rest."""
 
     host: OneOrMany[Host] | None = None
+    """The host that was asked for; `*.example.org` is every name below."""
     path: OneOrMany[PathMatch] | None = None
+    """The path that was asked for: a glob such as `/guide/**`, or a block."""
 
 
 class RouteCore(Config):
     """The keys of a route that are not filters."""
 
     name: Name
-    matches: tuple[Any, ...] = ()  # OR-ed; none means every request
+    """Shown in the log: lower case letters, digits, `-` and `_`."""
+    matches: tuple[Any, ...] = ()
+    """Matches of which one has to hold; without any, every request matches."""
     origin: OriginName | None = None
+    """The origin that answers; the only one, if there is one."""
     backend_refs: tuple[BackendRef, ...] = ()
-    cache: Literal[False] | Name | None = (
-        None  # a rule's name; `false`: never; absent: as the origin says
-    )
+    """Several origins by weight, steady for an address."""
+    cache: Literal[False] | Name | None = None
+    """A name from `cache.rules`; `false`: never store; absent: as the origin says."""
     websocket: bool = False
+    """Let WebSockets through, to an `http` origin."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> RouteCore:
@@ -308,15 +370,25 @@ class RouteCore(Config):
 
 
 class PolicyCore(Config):
-    """The top level. Plugins add their sections."""
+    """A policy of edgeproxy: which requests get which answers, and from where."""
 
     version: Literal[1]
-    plugins: tuple[str, ...] = ()  # plugins of other distributions, in the order they run
+    """The version of the policy language."""
+    plugins: tuple[str, ...] = ()
+    """Plugins of other distributions that may be used, in the order they run."""
     trusted_proxies: tuple[Network, ...] = ()
-    encoded_slashes: bool = False  # let %2F through in paths; refused otherwise
+    """Networks whose `X-Forwarded-For` and `Forwarded` are believed."""
+    encoded_slashes: bool = False
+    """Let `%2F` through in paths; else such a path is refused."""
     origins: dict[Name, OriginConfig] = Field(default={})
+    """Where answers come from, by name."""
     limits: Limits = Limits()
-    admin: AdminConfig | None = None  # no admin listener unless it is here
-    tls: TlsConfig | None = None  # for `--listen-tls`
-    filters: tuple[Any, ...] = ()  # of every route, before its own
+    """What a client may use up."""
+    admin: AdminConfig | None = None
+    """A listener for operators and their tools; none without this section."""
+    tls: TlsConfig | None = None
+    """Certificates for `--listen-tls`."""
+    filters: tuple[Any, ...] = ()
+    """Filters of every route, before its own."""
     routes: tuple[Any, ...] = ()
+    """What happens to which requests: the first route that matches decides."""

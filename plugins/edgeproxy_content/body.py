@@ -41,7 +41,12 @@ def _long_form(value: Any) -> Any:
 Scalar = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
 type JsonCondition = Annotated[
     Condition[Scalar],
-    BeforeValidator(_long_form, json_schema_input_type=Scalar | list[Scalar] | Condition[Scalar]),
+    BeforeValidator(
+        _long_form,
+        json_schema_input_type=(
+            Scalar | Annotated[list[Scalar], Field(min_length=1)] | Condition[Scalar]
+        ),
+    ),
 ]
 
 
@@ -64,11 +69,14 @@ class BodyCondition(Config):
     """The `body` of a match: `form` or `json`; all that it names must hold."""
 
     form: TextConditions | None = None
+    """Fields of a form and their conditions."""
     json_: Annotated[
         dict[Annotated[str, AfterValidator(_pointer)], JsonCondition] | None,
         Field(alias="json", min_length=1),
     ] = None
+    """JSON Pointers (RFC 6901) and the conditions on what they lead to."""
     max_size: Annotated[Size, Field(gt=0, le=MAX_SIZE)] = "64KiB"  # type: ignore[assignment]
+    """A longer body does not match; up to 1 MiB."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -49,10 +49,12 @@ Tag = Annotated[str, Field(pattern=f"^{TAG}$", max_length=64)]
 
 
 class Content(Config):
-    """The `content` section: what the site has to offer."""
+    """What the site has to offer."""
 
     languages: OneOrMany[Tag] = ()
-    default_language: Tag | None = None  # for clients that like none of them; else the first
+    """The languages that the site exists in; what browsers prefer is weighed against these."""
+    default_language: Tag | None = None
+    """For clients that like none of them; the first one if absent."""
 
     @model_validator(mode="after")
     def _languages_agree(self) -> Self:
@@ -68,7 +70,7 @@ class Content(Config):
 
 
 class Method(Matcher[Annotated[OneOrMany[MethodName], Field(min_length=1)]]):
-    """`method: GET`, or a list. HEAD is a method of its own."""
+    """The method, in upper case. HEAD is a method of its own."""
 
     def compile(self, plugin: Any) -> Test:
         wanted = frozenset(self.root)
@@ -76,14 +78,14 @@ class Method(Matcher[Annotated[OneOrMany[MethodName], Field(min_length=1)]]):
 
 
 class Scheme(Matcher[Literal["http", "https"]]):
-    """`scheme: https`: how the client reached the proxy."""
+    """How the client reached the proxy."""
 
     def matches(self, exchange: Exchange) -> bool:
         return exchange.request.scheme == self.root
 
 
 class Header(Matcher[FieldConditions]):
-    """`header: {accept-language: {prefix: de}}`: all named fields must meet their conditions."""
+    """Header fields and their conditions, such as `{accept-language: {prefix: de}}`."""
 
     @property
     def varies_by(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -94,14 +96,14 @@ class Header(Matcher[FieldConditions]):
 
 
 class Query(Matcher[TextConditions]):
-    """`query: {page: "2"}`: all named parameters must meet their conditions."""
+    """Query parameters and their conditions, such as `{page: "2"}`."""
 
     def compile(self, plugin: Any) -> Test:
         return query_test(self.root)
 
 
 class Cookie(Matcher[TextConditions]):
-    """`cookie: {region: eu}`: all named cookies must meet their conditions."""
+    """Cookies and their conditions, such as `{region: eu}`."""
 
     varies_by = ("cookie",)
 
@@ -110,7 +112,7 @@ class Cookie(Matcher[TextConditions]):
 
 
 class Language(Matcher[Annotated[OneOrMany[Tag], Field(min_length=1)]]):
-    """`language: de`, or a list: the language that the client likes best."""
+    """The language that the client likes best, such as `de`."""
 
     varies_by = ("accept-language",)
 
@@ -124,7 +126,7 @@ class Language(Matcher[Annotated[OneOrMany[Tag], Field(min_length=1)]]):
 
 
 class DeviceClass(Matcher[Annotated[OneOrMany[Device], Field(min_length=1)]]):
-    """`device: mobile`, or a list."""
+    """What kind of device the client says it is."""
 
     varies_by = ("user-agent", "sec-ch-ua-mobile")
 
@@ -137,7 +139,7 @@ MediaTypeName = Annotated[str, AfterValidator(_media_type)]
 
 
 class MediaType(Matcher[Annotated[OneOrMany[MediaTypeName], Field(min_length=1)]]):
-    """`media_type: application/json`, or a list: the client asks for one of them."""
+    """The media type that the client asks for, such as `application/json`."""
 
     varies_by = ("accept",)
 
@@ -147,7 +149,7 @@ class MediaType(Matcher[Annotated[OneOrMany[MediaTypeName], Field(min_length=1)]
 
 
 class Body(Matcher[BodyCondition]):
-    """`body: {form: {field: value}}` or `body: {json: {/pointer: value}}`."""
+    """What the request's body says: `{form: {field: value}}` or `{json: {/pointer: value}}`."""
 
     @property
     def max_body_bytes(self) -> int:  # type: ignore[override]
@@ -158,7 +160,7 @@ class Body(Matcher[BodyCondition]):
 
 
 class Expression(Matcher[Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]]):
-    """`expression: 'path.startsWith("/a/") && size(query) > 2'`, in CEL."""
+    """A condition in CEL, such as `'path.startsWith("/a/") && size(query) > 2'`."""
 
     @field_validator("root")
     @classmethod

@@ -74,12 +74,19 @@ class Condition[T](Config):
     """What a value must be: exactly one of the kinds. Of several texts, any one will do."""
 
     exact: Annotated[OneOrMany[T], Field(min_length=1)] | None = None
+    """It is this text, or one of these."""
     prefix: Annotated[OneOrMany[Part], Field(min_length=1)] | None = None
+    """It begins with this text, or one of these."""
     suffix: Annotated[OneOrMany[Part], Field(min_length=1)] | None = None
+    """It ends with this text, or one of these."""
     contains: Annotated[OneOrMany[Part], Field(min_length=1)] | None = None
-    regex: Pattern | None = None  # RE2; the whole value must match
+    """It has this text, or one of these, anywhere."""
+    regex: Pattern | None = None
+    """The whole of it matches this RE2 pattern."""
     present: bool | None = None
+    """`true`: it is there, whatever it says; `false`: it is not."""
     ignore_case: bool = False
+    """Whether upper and lower case are the same."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Condition[T]:
@@ -95,7 +102,10 @@ class Condition[T](Config):
 
 type TextCondition = Annotated[
     Condition[Text],
-    BeforeValidator(_long_form, json_schema_input_type=str | list[str] | Condition[Text]),
+    BeforeValidator(
+        _long_form,
+        json_schema_input_type=str | Annotated[list[str], Field(min_length=1)] | Condition[Text],
+    ),
 ]
 """A text (exact), a list of texts (any of them), or a mapping that says which kind."""
 

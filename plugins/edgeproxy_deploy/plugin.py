@@ -35,11 +35,14 @@ def _path(value: str) -> str:
 
 
 class Deploy(Config):
-    """The `deploy` section of a policy."""
+    """A webhook for publishes, after which a new page is shown at once."""
 
     webhook: Annotated[str, AfterValidator(_path)] = "/.well-known/edgeproxy/deploy"
-    secret: Secret  # the one that the webhook has at GitHub
-    hosts: tuple[str, ...] = ()  # the names of the site that is published; none: every site
+    """The path that answers."""
+    secret: Secret
+    """The secret that the webhook has at GitHub, at least 16 characters; named, never written."""
+    hosts: tuple[str, ...] = ()
+    """The names of the site that is published; without any, every site."""
 
     @field_validator("secret")
     @classmethod

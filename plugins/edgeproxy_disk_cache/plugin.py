@@ -28,11 +28,14 @@ def _plain(path: Path) -> Path:
 
 
 class Disk(Config):
-    """The `cache.disk` block of a policy."""
+    """Keep answers on disk, where they outlive a restart."""
 
-    path: Annotated[Path, AfterValidator(_plain)]  # relative to where edgeproxy is started
+    path: Annotated[Path, AfterValidator(_plain)]
+    """A folder for this alone, relative to where edgeproxy is started; it is created."""
     max_size: Size = "10GiB"  # type: ignore[assignment]
-    admit: Literal["always", "second_hit"] = "second_hit"  # what it takes once it is 80 % full
+    """How much of the disk the stored answers may take."""
+    admit: Literal["always", "second_hit"] = "second_hit"
+    """What gets a place once four fifths are taken: everything, or what is asked for again."""
 
 
 class DiskTier:

@@ -9,9 +9,19 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
-from edgeproxy.api import Address, Config, Duration, Exchange, Fact, Matcher, OneOrMany, hookimpl
+from edgeproxy.api import (
+    Address,
+    Config,
+    Duration,
+    Exchange,
+    Fact,
+    Matcher,
+    OneOrMany,
+    editor_hint,
+    hookimpl,
+)
 from edgeproxy.api import Plugin as BasePlugin
 
 from . import places
@@ -37,12 +47,14 @@ _PARTS = [(fact, _part_of_place(fact.name.removeprefix("geo."))) for fact in FAC
 
 
 class Geo(Config):
-    """The `geo` section of a policy."""
+    """Where the places of clients come from."""
 
-    # Files in MMDB format, or `builtin`. Of several, the first that knows an address counts.
     database: Annotated[OneOrMany[str], Field(min_length=1)] = ("builtin",)
-    cache_size: int = Field(default=65536, ge=1)  # addresses whose place is remembered
-    reload_interval: Duration = "10s"  # type: ignore[assignment]  # 0: never look for new files
+    """Files in MMDB format, or `builtin`. Of several, the first that knows an address counts."""
+    cache_size: int = Field(default=65536, ge=1)
+    """How many addresses have their place remembered."""
+    reload_interval: Duration = "10s"  # type: ignore[assignment]
+    """How often to look for files that were replaced; `0`: never."""
 
 
 class PlaceMatcher[T](Matcher[Annotated[OneOrMany[T], Field(min_length=1)]]):
@@ -63,13 +75,40 @@ class PlaceMatcher[T](Matcher[Annotated[OneOrMany[T], Field(min_length=1)]]):
         return lambda exchange: test(exchange.facts[fact])
 
 
-class Country(PlaceMatcher[Annotated[str, AfterValidator(places.country_code)]]):
+def _any_of(codes: Iterable[str]) -> str:
+    """A pattern: shorter in an editor than 250 choices."""
+    return f"^({'|'.join(sorted(codes))})$"
+
+
+_UNKNOWN_TOO = {*places.CONTINENT_OF, places.UNKNOWN}
+
+CountryCode = Annotated[
+    str,
+    AfterValidator(places.country_code),
+    editor_hint(_any_of(_UNKNOWN_TOO), "no country of ISO 3166-1, such as FR"),
+]
+ContinentCode = Annotated[
+    str,
+    AfterValidator(places.continent_code),
+    WithJsonSchema({"enum": sorted({*places.CONTINENTS, places.UNKNOWN})}),
+]
+GroupName = Annotated[
+    str, AfterValidator(places.group_name), WithJsonSchema({"enum": sorted(places.GROUPS)})
+]
+RegionCode = Annotated[
+    str,
+    AfterValidator(places.region_code),
+    editor_hint(r"^[A-Z]{2}-([A-Z0-9]{1,3}|\*)$", "a region of ISO 3166-2, such as GB-ENG"),
+]
+
+
+class Country(PlaceMatcher[CountryCode]):
     """Countries by their ISO 3166-1 alpha-2 codes; `XX` is a country not known."""
 
     fact = COUNTRY
 
 
-class CountryGroup(PlaceMatcher[Annotated[str, AfterValidator(places.group_name)]]):
+class CountryGroup(PlaceMatcher[GroupName]):
     """Groups of countries: `eu`, `eea`, `schengen`."""
 
     fact = COUNTRY
@@ -78,13 +117,13 @@ class CountryGroup(PlaceMatcher[Annotated[str, AfterValidator(places.group_name)
         return frozenset[str]().union(*(places.GROUPS[name] for name in self.root)).__contains__
 
 
-class Continent(PlaceMatcher[Annotated[str, AfterValidator(places.continent_code)]]):
+class Continent(PlaceMatcher[ContinentCode]):
     """Continents: AF, AN, AS, EU, NA, OC, SA; `XX` is one not known."""
 
     fact = CONTINENT
 
 
-class Region(PlaceMatcher[Annotated[str, AfterValidator(places.region_code)]]):
+class Region(PlaceMatcher[RegionCode]):
     """Regions by their ISO 3166-2 codes; `GB-*` is any region of GB that is known."""
 
     fact = REGION

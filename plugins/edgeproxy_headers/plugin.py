@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, ConfigDict, model_validator
 
 from edgeproxy import api
 from edgeproxy.api import (
@@ -36,10 +36,16 @@ EditableName = Annotated[FieldName, AfterValidator(_not_reserved)]
 class Edits(Config):
     """Changes to a header section, in this order: remove, set, add, append."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     remove: OneOrMany[EditableName] = ()
-    set: dict[EditableName, Template] = {}  # exactly this value
-    add: dict[EditableName, OneOrMany[Template]] = {}  # one more field line
-    append: dict[EditableName, Template] = {}  # one more member of a comma-separated list
+    """Fields to take away, before anything else."""
+    set: dict[EditableName, Template] = {}
+    """Fields with exactly this value, which may hold `${facts}`."""
+    add: dict[EditableName, OneOrMany[Template]] = {}
+    """One more line of a field, or several."""
+    append: dict[EditableName, Template] = {}
+    """One more member of a field that is a list with commas."""
 
     @model_validator(mode="after")
     def _says_something(self) -> "Edits":
@@ -70,7 +76,7 @@ class Edits(Config):
 
 
 class RequestHeaders(Filter, Edits):
-    """`request_headers`: what the origin is sent. Facts in it become part of the cache key."""
+    """Edit what the origin is sent. Facts in it become part of the cache key."""
 
     def cache_key(self, exchange: Exchange) -> Iterable[tuple[str, str]]:
         return [(name, str(exchange.facts.named(name))) for name in self.facts()]
@@ -80,7 +86,7 @@ class RequestHeaders(Filter, Edits):
 
 
 class ResponseHeaders(Filter, Edits):
-    """`response_headers`: what this client gets, cached or not."""
+    """Edit what this client gets, cached or not."""
 
     def before_send(self, exchange: Exchange, response: Response) -> None:
         self.apply(exchange, response.headers)

@@ -16,18 +16,21 @@ _TAG = re.compile(rb"<[A-Za-z][^<>]*>")
 
 
 class RewriteLinks(Filter):
-    """`rewrite_links`: replace the origin's URL inside tags. `true` takes the defaults.
-
-    Pages longer than `max_size`, before or after decompression, pass as they are.
-    """
+    """Turn links to the origin into links to the public name. `true` takes the defaults."""
 
     types: OneOrMany[str] = ("text/html",)
+    """Media types whose tags are searched."""
     max_size: Size = "2MiB"  # type: ignore[assignment]
+    """Longer pages, before or after decompression, pass as they are."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_flag(cls, value: Any) -> Any:
         return {} if value is True else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"const": True}, super().__get_pydantic_json_schema__(schema, handler)]}
 
     def cache_key(self, exchange: Exchange) -> Iterable[tuple[str, str]]:
         return [("public", public_url(exchange))]

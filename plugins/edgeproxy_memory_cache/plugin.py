@@ -14,9 +14,10 @@ LARGEST_SHARE = 8  # an entry above 1/8 of the tier would push out too many othe
 
 
 class Memory(Config):
-    """The `cache.memory` block of a policy."""
+    """Keep answers in memory, those that are asked for again longest."""
 
     max_size: Size = "256MiB"  # type: ignore[assignment]
+    """How much memory the stored answers may take."""
 
 
 class MemoryTier:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from edgeproxy import api
 from edgeproxy.api import (
@@ -19,6 +19,7 @@ from edgeproxy.api import (
     Target,
     Template,
     UpstreamError,
+    editor_hint,
     fill,
     normalise_path,
 )
@@ -37,26 +38,31 @@ def _absolute_url(value: str) -> str:
     return value
 
 
-PathPattern = Annotated[str, AfterValidator(_absolute_path)]
+PathPattern = Annotated[
+    str, AfterValidator(_absolute_path), editor_hint("^/(?!/)", "a path begins with one slash")
+]
 """A path; its wildcards stand for what those of the route's path stood for, in order."""
 
 
 class Redirect(Filter):
-    """`redirect`: send the client elsewhere. A plain string is the path or URL."""
+    """Send the client elsewhere. A plain text is the path or URL."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
     answers: ClassVar[bool] = True
+    plain_keys = ("path", "url")
 
     path: PathPattern | None = None
-    url: Annotated[str, AfterValidator(_absolute_url)] | None = None
+    """A path on the same host; `*` and `**` are what they stood for in the route's path."""
+    url: Annotated[str, AfterValidator(_absolute_url), editor_hint("^https?://")] | None = None
+    """An absolute URL, for another host."""
     status: Literal[301, 302, 303, 307, 308] = 302
+    """301 and 308 are for good, 302 and 307 for now; 307 and 308 keep the method."""
     query: Literal["keep", "drop"] = "keep"
+    """Whether the query is handed on."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"path": value} if value.startswith("/") else {"url": value}
-        return value
+    def long_form(cls, text: str) -> Any:
+        return {"path" if text.startswith("/") else "url": text}
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -75,14 +81,16 @@ class Redirect(Filter):
 
 
 class Rewrite(Filter):
-    """`rewrite`: ask the origin for another path; the client sees no difference.
+    """Ask the origin for another path; the client sees no difference."""
 
-    `strip_prefix` is taken off first, then `prefix` put in front; `path` replaces the whole path.
-    """
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     path: PathPattern | None = None
+    """This path in place of the whole; wildcards are what they stood for in the route's path."""
     prefix: PathPattern | None = None
+    """Put in front of the path, after `strip_prefix`."""
     strip_prefix: PathPattern | None = None
+    """Taken off the front of the path, where it is there."""
 
     @model_validator(mode="after")
     def _path_alone(self) -> Self:
@@ -106,18 +114,16 @@ class Rewrite(Filter):
 
 
 class SpaFallback(Filter):
-    """`spa_fallback`: pages of a single-page application are all one document.
+    """All addresses of a single-page application are one document. A plain text is its path.
 
     A navigation (GET or HEAD that takes HTML) to a path whose last segment has no dot gets `page`;
     scripts, styles and images are fetched as they are.
     """
 
-    page: PathPattern = "/index.html"
+    plain_keys = ("page",)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"page": value} if isinstance(value, str) else value
+    page: PathPattern = "/index.html"
+    """The document of the application."""
 
     def route(self, exchange: Exchange) -> Target | None:
         request, target = exchange.request, exchange.target
@@ -132,8 +138,11 @@ class Page(Config):
     """A fixed page: its text, or a file that is read when the policy loads."""
 
     body: str = ""
+    """The text of the page."""
     file: Path | None = None
+    """A file with the page instead, read when the policy loads."""
     content_type: str = "text/html; charset=utf-8"
+    """The media type of the page."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -148,13 +157,16 @@ class Page(Config):
 
 
 class Respond(Filter, Page):
-    """`respond`: a fixed answer, such as a maintenance page."""
+    """A fixed answer, such as a maintenance page."""
 
     answers: ClassVar[bool] = True
 
     status: int = Field(200, ge=200, le=599)
+    """The status of the answer."""
     headers: dict[FieldName, Template] = {}
+    """Further fields of the answer, with `${facts}`."""
     retry_after: Duration | None = None
+    """When clients may come back, for a field `Retry-After`."""
 
     def bind(self, plugin: object, policy: object) -> object:
         return _FixedAnswer(self, self.text())
@@ -177,9 +189,10 @@ class _FixedAnswer:
 
 
 class ErrorPage(Filter, Page):
-    """`error_page`: what a visitor sees when the origin fails and no stored copy can be served."""
+    """What a visitor sees when the origin fails and no stored copy can be served."""
 
     status: int = Field(503, ge=400, le=599)
+    """The status of the answer."""
 
     def bind(self, plugin: object, policy: object) -> object:
         return _Recovery(self, self.text())

@@ -35,17 +35,25 @@ Variant = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]  # stands in a
 
 
 class Experiment(Config):
-    """One entry of `experiments`."""
+    """A split of visitors between variants of a site."""
 
-    weights: dict[Variant, Annotated[float, Field(ge=0)]]  # variant -> share; any scale
-    control: Variant | None = None  # what bots see; the first variant if absent
-    cookie: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None  # ep_<name>
+    weights: dict[Variant, Annotated[float, Field(ge=0)]]
+    """Variants and their shares, on any scale."""
+    control: Variant | None = None
+    """The variant that bots see; the first one if absent."""
+    cookie: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    """The name of the cookie that keeps a visitor on a variant; `ep_` and the name if absent."""
     cookie_ttl: Duration = "90d"  # type: ignore[assignment]
+    """How long the cookie lasts."""
     by: Annotated[str, Field(pattern=r"^(client|header:[A-Za-z0-9-]+|cookie:[A-Za-z0-9_.-]+)$")] = (
-        "client"  # what tells visitors apart before they have the cookie
+        "client"
     )
-    salt: str | None = None  # experiments with one salt put a visitor in matching variants
-    force: bool = True  # ?<name>=<variant> chooses one, for checking
+    """What tells visitors apart who have no cookie yet: `client` (the address), `header:NAME` or
+    `cookie:NAME`."""
+    salt: str | None = None
+    """What the hash is keyed with; experiments with one salt put a visitor in matching variants."""
+    force: bool = True
+    """Whether `?NAME=VARIANT` chooses a variant, for checking."""
 
     @model_validator(mode="after")
     def _weights_make_sense(self) -> Self:
@@ -57,7 +65,7 @@ class Experiment(Config):
 
 
 class Experiments(RootModel[dict[Name, Experiment]]):
-    """The `experiments` section."""
+    """A/B splits by name; the filter `experiment` says what their variants change."""
 
 
 # How a visitor came to a variant, in the words of OpenFeature where it has one.
@@ -131,23 +139,28 @@ class VariantChange(Config):
     """What is different for the visitors of one variant."""
 
     origin: OriginName | None = None
-    path: str | None = None  # wildcards are filled as in `rewrite`
-    prefix: str | None = None  # put in front of the path
-    redirect: str | None = None  # answer with a 302 to this path
+    """Another origin answers."""
+    path: str | None = None
+    """Another path is asked for; wildcards are filled as in `rewrite`."""
+    prefix: str | None = None
+    """This is put in front of the path."""
+    redirect: str | None = None
+    """The answer is a 302 to this path, unless the visitor is there already."""
     request_headers: dict[FieldName, Template] = {}
+    """Fields set on the request to the origin."""
     response_headers: dict[FieldName, Template] = {}
+    """Fields set on the answer."""
 
 
 class ExperimentFilter(Filter):
-    """`experiment`: what each variant changes on this route. A plain string is the name."""
+    """What the variants of an A/B split change on this route. A plain text is the name."""
+
+    plain_keys = ("name",)
 
     name: Name
+    """The experiment, one of the section `experiments`."""
     variants: dict[Variant, VariantChange] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+    """For each variant that differs, what changes."""
 
     def bind(self, plugin: "Plugin", policy: PolicyView) -> object:
         running = plugin.experiments.get(self.name)
