@@ -8,6 +8,9 @@ PY    := $(BIN)/python
 READY := .venv/.ready
 SITE  := build/site/.built
 
+SCHEMA := policies/edgeproxy.schema.json
+LANGUAGE_SERVER := .tools/yaml-language-server/.ready
+
 # More words for the command behind a target: make test ARGS='-k cache -x'
 ARGS  ?=
 
@@ -18,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format docs bench conformance curves soak soak-kill soak-open wheel clean distclean
-.PHONY: requirements
+.PHONY: requirements language-server
 
 help: ## list these targets
 	@echo "edgeproxy: make TARGET"
@@ -28,10 +31,15 @@ help: ## list these targets
 	@echo
 	@echo "The first one sets up .venv; ARGS='...' is handed to the command behind a target."
 
-setup: $(READY) ## make .venv, with the packages that requirements.txt pins
+setup: $(READY) $(SCHEMA) ## make .venv, with the packages that requirements.txt pins
 
 $(READY): requirements.txt pyproject.toml .python-version .ci/setup
 	@.ci/setup
+
+# What editors know of the policies beside it: see docs/editors.md.
+$(SCHEMA): $(READY) $(shell find edgeproxy plugins -name '*.py')
+	@$(BIN)/edgeproxy schema >$@.new
+	@mv $@.new $@
 
 # ------------------------------------------------------------------- daily use
 
@@ -48,7 +56,17 @@ check: $(READY) ## all that must pass before a change goes in; ends with `make t
 	@echo "check: types";   $(PY) -m mypy
 	@echo "check: imports"; $(BIN)/lint-imports --no-logo
 	@echo "check: docs";    $(PY) -m sphinx -q -E -W --keep-going -b dirhtml -d build/check/doctrees docs build/check/site
+	@echo "check: editors"; $(MAKE) language-server || echo "check: without yaml-language-server"
 	@echo "check: tests";   $(MAKE) test
+
+language-server: $(LANGUAGE_SERVER) ## install yaml-language-server with npm, for its tests
+
+# Its pins are in package-lock.json; npm compares their hashes. No package runs a script.
+$(LANGUAGE_SERVER): $(wildcard .ci/yaml-language-server/*.json)
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	@cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=0 --loglevel=error
+	@touch $@
 
 format: $(READY) ## format the code and fix what can be fixed by itself
 	@$(BIN)/ruff check --fix-only .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -74,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also ask each origin once: redirect loops, a wrong base path, certificates",
     )
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of policies, for editors")
+    schema.set_defaults(command=_schema)
 
     remote.add_commands(commands)
     warm.add_command(commands)
@@ -150,6 +154,20 @@ def _check(options: argparse.Namespace) -> int:
         routes = len(policy.routes)
         names = ", ".join(plugin.name for plugin in policy.plugins)
         print(f"policy {policy.version} is good: {routes} routes; plugins: {names}")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from edgeproxy.policy.installed import Broken, installed
+    from edgeproxy.policy.schema import schema
+    from edgeproxy.policy.vocabulary import everything
+
+    words = everything(installed())
+    for name, entry in words.broken.items():
+        kind = entry.load()
+        reason = kind.reason if isinstance(kind, Broken) else ""
+        print(f"edgeproxy schema: without plugin {name!r}: {reason}", file=sys.stderr)
+    print(json.dumps(schema(words), indent=2))
     return 0
 
 

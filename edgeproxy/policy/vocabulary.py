@@ -121,9 +121,7 @@ def learn(registry: Registry, root: Node, faults: list[Fault]) -> Vocabulary:
     """The words that the policy `root` may use: ours first, then those of listed plugins."""
     words = Vocabulary(registry)
     listed = _listed(registry, root, faults)
-    order = {name: number for number, name in enumerate(FIRST_PARTY_ORDER)}
-    own = [entry for entry in registry.entries if entry.is_first_party]
-    own.sort(key=lambda entry: (order.get(entry.name, len(order)), entry.name))
+    own = sorted((entry for entry in registry.entries if entry.is_first_party), key=_turn)
     others = [registry[name] for name in listed if not registry[name].is_first_party]
     for entry in (*own, *others):
         place = listed.get(entry.name)
@@ -135,6 +133,28 @@ def learn(registry: Registry, root: Node, faults: list[Fault]) -> Vocabulary:
         if place is not None:
             faults.append(unusable(entry, place))
     return words
+
+
+def everything(registry: Registry) -> Vocabulary:
+    """The words of every plugin that is installed, whether a policy lists it or not.
+
+    Of two plugins that bring the same word, the first one is heard; what cannot be loaded is in
+    `broken`.
+    """
+    words, nowhere = Vocabulary(registry), Place("", 1, 1)
+    for entry in sorted(registry.entries, key=_turn):
+        cls = entry.load()
+        if isinstance(cls, Broken):
+            words.broken[entry.name] = entry
+        else:
+            _add(words, Known(entry, cls), nowhere, [])
+    return words
+
+
+def _turn(entry: Installed) -> tuple[bool, int, str]:
+    """When the words of a plugin are learnt, and its hooks run: ours first, in a fixed order."""
+    place = FIRST_PARTY_ORDER.index(entry.name) if entry.name in FIRST_PARTY_ORDER else 99
+    return not entry.is_first_party, place, entry.name
 
 
 _FACT = re.compile(r"""(?:\$\{|facts\[\s*["'])([a-z0-9_]+)\.""")

@@ -67,9 +67,15 @@ def test_it_loads_and_compiles(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_it_tells_editors_of_the_schema_beside_it(path: Path) -> None:
+    first = path.read_text().partition("\n")[0]
+    assert first == "# yaml-language-server: $schema=edgeproxy.schema.json"
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
 def test_it_begins_with_the_wish_and_a_line_to_see_it(path: Path) -> None:
     comment: list[str] = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines()[1:]:
         if not line.startswith("#"):
             break
         comment.append(line)
