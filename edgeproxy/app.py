@@ -3,132 +3,156 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from edgeproxy import log as access_log
+from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.purges import Purges, Selection
-from edgeproxy.errors import Fault, PluginError, PolicyError
+from edgeproxy.candidate import Candidate
 from edgeproxy.health import Health
 from edgeproxy.http import Exchange, Fetch, Response
-from edgeproxy.pipeline import each, handle, is_cancelled
+from edgeproxy.live import Live, LivePlans
+from edgeproxy.pipeline import each, handle
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.policy import LoadedPlugin, Policy
 
-log = logging.getLogger("edgeproxy")
-
-SHUTDOWN_S = 10.0  # for one plugin
-
 
 class App:
-    """What the engines drive: `handle` an exchange, then `finish` it. `plan` is swapped whole.
+    """What the engines drive: `handle` an exchange, then `finish` it.
 
-    `purges` and `health` outlive every plan: no reload brings back what was purged, or forgets
-    which origins are down.
+    `plan` is the one in force, and is swapped whole. While a policy is tried there is a `candidate`
+    besides: then `plan_for` says which of the two decides. `purges` and `health` outlive every
+    plan: no reload brings back what was purged, or forgets which origins are down.
     """
 
     plan: Plan
 
     def __init__(self, fetch: Fetch, write: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.fetch = fetch
-        self._write = write
-        self._started: list[LoadedPlugin] = []
-        self._telling: set[asyncio.Future[None]] = set()
+        self.candidate: Candidate | None = None
         self.purges = Purges()
         self.health = Health(time.time)
+        self._write = write
+        self._plans = LivePlans()
+        self._in_force: Live | None = None
+        self._telling: set[asyncio.Future[None]] = set()
+
+    # ------------------------------------------------------------ policies
 
     async def load(self, policy: Policy) -> None:
         """Put `policy` in force. If anything in it fails, what was in force stays in force.
 
-        Plugins whose section did not change come with `policy` as they are and go on running;
-        new ones are started before the swap, those no longer wanted are shut down after it.
+        Plugins whose section did not change come with `policy` as they are and go on running; new
+        ones are started before the swap. What began on the former plan ends on it, and only then
+        are plugins shut down that nothing needs any more.
         """
         plan = compile_plan(policy, self.purges, self.health)
-        fresh = [plugin for plugin in policy.plugins if plugin not in self._started]
-        started: list[LoadedPlugin] = []
-        for plugin in fresh:
-            try:
-                await _call(plugin, "startup", policy.core.limits.hook_timeout, cache=self)
-            except BaseException as error:
-                await _shut_down(started)
-                if not isinstance(error, PluginError):
-                    raise
-                raise PolicyError([Fault("plugin-failed", str(error))]) from error
-            started.append(plugin)
-        await plan.cache.upkeep.open()
-        before, former = self._started, getattr(self, "plan", None)
+        former, self._in_force = self._in_force, await self._plans.open(plan, self)
         self.plan = plan
-        self._started = list(policy.plugins)
         if former is not None:
-            await former.cache.upkeep.close()
-        await _shut_down([plugin for plugin in before if plugin not in policy.plugins])
+            self._plans.retire(former)
 
-    async def purge(self, selection: Selection) -> list[str]:
-        """See `Cache.purge`; of the plan in force, whichever that is by then."""
-        return await self.plan.cache.purge(selection)
+    async def try_out(self, policy: Policy, share: float) -> Candidate:
+        """Run `policy` beside the one in force: for a share of the visitors, 0 for in shadow.
 
-    async def invalidate(self, selection: Selection) -> list[str]:
-        """See `Cache.invalidate`."""
-        return await self.plan.cache.invalidate(selection)
+        It takes the place of a candidate that there may be. Raises what `load` raises, with nothing
+        changed.
+        """
+        plan = compile_plan(policy, self.purges, self.health, beside=self.plan)
+        live = await self._plans.open(plan, self)
+        self.plan.cache.upkeep.follow()
+        self.drop_candidate()
+        self.candidate = Candidate(live, share)
+        return self.candidate
+
+    def drop_candidate(self) -> None:
+        """Have no candidate any more. What it has begun, it ends."""
+        former, self.candidate = self.candidate, None
+        if former is not None:
+            former.close()
+            self._plans.retire(former.live)
 
     @property
     def plugins(self) -> tuple[LoadedPlugin, ...]:
-        """The plugins that run now."""
-        return tuple(self._started)
+        """The plugins of the plan in force."""
+        return self.plan.plugins if self._in_force is not None else ()
+
+    # ------------------------------------------------------------ the cache
+
+    async def purge(self, selection: Selection) -> list[str]:
+        """See `Cache.purge`; of the plan in force, whichever that is by then, and its candidate."""
+        return await self._mark(selection, Cache.purge)
+
+    async def invalidate(self, selection: Selection) -> list[str]:
+        """See `Cache.invalidate`."""
+        return await self._mark(selection, Cache.invalidate)
+
+    async def _mark(
+        self, selection: Selection, mark: Callable[[Cache, Selection], Awaitable[list[str]]]
+    ) -> list[str]:
+        plans = [self.plan, self.candidate.plan] if self.candidate is not None else [self.plan]
+        failed = [name for plan in plans for name in await mark(plan.cache, selection)]
+        return list(dict.fromkeys(failed))
+
+    # ------------------------------------------------------------ requests
+
+    def plan_for(self, exchange: Exchange) -> Plan:
+        """The plan that decides about `exchange`, the same from its beginning to its end.
+
+        Its client has to be known by the first call. Before `handle` only an engine that needs the
+        plan already then has to ask.
+        """
+        live = self._plans.of(exchange.id)
+        if live is None:
+            live = self._live_for(exchange)
+            self._plans.begin(exchange.id, live)
+        return live.plan
+
+    def _live_for(self, exchange: Exchange) -> Live:
+        live, candidate = self._in_force, self.candidate
+        assert live is not None
+        if candidate is not None and candidate.share:
+            exchange.varies_by.add("*")  # no cache behind us may hand one side's answers to another
+            if candidate.takes(exchange.client):
+                live = candidate.live
+        exchange.policy = live.plan.version
+        return live
 
     async def handle(self, exchange: Exchange) -> Response:
-        """The answer to `exchange`, decided by the plan in force now."""
-        return await handle(exchange, self.plan, self.fetch)
+        """The answer to `exchange`. `finish` has to follow, unless this raises."""
+        plan = self.plan_for(exchange)
+        try:
+            response = await handle(exchange, plan, self.fetch)
+        except BaseException:
+            self._plans.end(exchange.id)
+            raise
+        if response.tunnel is not None:  # both ends may talk for days, and need no policy for it
+            self._plans.end(exchange.id)
+        return response
 
     def finish(self, exchange: Exchange) -> None:
         """Tell observers, once the engine has what it needs. No client waits for them."""
-        task = asyncio.ensure_future(self._tell(exchange))
+        live = self._plans.of(exchange.id) or self._in_force
+        assert live is not None
+        exchange.policy = exchange.policy or live.plan.version
+        task = asyncio.ensure_future(self._tell(exchange, live))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
-    async def _tell(self, exchange: Exchange) -> None:
-        plan = self.plan
-        await each(plan, plan.phases.finish, exchange)
-        if self._write is not None:
-            self._write(access_log.entry(exchange, plan.logged_facts))
+    async def _tell(self, exchange: Exchange, live: Live) -> None:
+        try:
+            await each(live.plan, live.plan.phases.finish, exchange)
+            if self._write is not None:
+                self._write(access_log.entry(exchange, live.plan.logged_facts))
+        finally:
+            self._plans.end(exchange.id)
+        if self.candidate is not None:
+            self.candidate.saw(exchange, self.plan)
 
     async def close(self) -> None:
         await asyncio.gather(*self._telling, return_exceptions=True)
-        if self._started:
-            await self.plan.cache.close()
-        await _shut_down(self._started)
-        self._started = []
-
-
-async def _call(plugin: LoadedPlugin, hook: str, within_s: float, **arguments: object) -> None:
-    """Run a hook of the plugin's life, if it has it, with those of `arguments` that it names.
-
-    Whatever it raises becomes a PluginError.
-    """
-    function = getattr(plugin.instance, hook, None)
-    if function is None:
-        return
-    try:
-        async with asyncio.timeout(within_s):
-            named = inspect.signature(function).parameters
-            result = function(**{name: arguments[name] for name in named if name in arguments})
-            if inspect.isawaitable(result):
-                await result
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit too: it would end the program for all others
-        if isinstance(error, asyncio.CancelledError) and is_cancelled():
-            raise
-        reason = f"it took more than {within_s:g} s" if isinstance(error, TimeoutError) else error
-        raise PluginError(plugin.name, hook, f"{type(error).__name__}: {reason}") from error
-
-
-async def _shut_down(plugins: list[LoadedPlugin]) -> None:
-    for plugin in reversed(plugins):
-        try:
-            await _call(plugin, "shutdown", SHUTDOWN_S)
-        except PluginError as error:
-            log.exception("%s", error)
+        self.drop_candidate()
+        await self._plans.close()
+        self._in_force = None

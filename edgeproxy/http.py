@@ -403,6 +403,7 @@ class Exchange:
     facts: Facts = field(default_factory=Facts)
     id: str = field(default_factory=lambda: f"{_boot}{next(_ids):08x}")
     started_s: float = field(default_factory=time.monotonic)
+    policy: str = ""  # the version of the policy that decides
     route: str | None = None  # the name of the route that matched
     captures: tuple[str, ...] = ()  # what the wildcards of its path stand for, in order
     target: Target | None = None

@@ -30,6 +30,7 @@ def entry(exchange: Exchange, facts: tuple[Fact[Any], ...]) -> dict[str, Any]:
         "route": exchange.route,
         "cache": exchange.cache_verdict,
         "origin": exchange.target.origin if exchange.target else None,
+        "policy": exchange.policy,
         "request_id": exchange.id,
     }
     for fact in facts:

@@ -243,14 +243,17 @@ async def cache_key(
     """Everything that a stored answer depends on, spelled so that no two keys can meet.
 
     One line each: the origin and the target, the public name if the origin is told it, the route
-    if its filters change what is fetched, and what plugins name. None of them can hold a line
-    break: targets are canonical, and other values are escaped by `repr`.
+    if its filters change what is fetched, the policy if one beside it would store other answers,
+    and what plugins name. None of them can hold a line break: targets are canonical, and other
+    values are escaped by `repr`.
     """
     lines = [f"{origin.name} {request.scheme}://{request.authority}{request.target}"]
     if not origin.static:  # it is told the public name, and may write it into its answer
         lines.append(f"public={exchange.request.scheme}://{exchange.request.authority}")
     if route.edits_fetch:
         lines.append(f"route={route.name}")
+    if route.is_apart:
+        lines.append(f"policy={plan.version}")
     for hook in route.phases.cache_key:
         parts = await run(plan, hook, Iterable, exchange)
         try:

@@ -85,6 +85,7 @@ class Route:
     rule: CacheRule | None
     websocket: bool
     edits_fetch: bool  # its own filters change what is sent to the origin or what is stored
+    is_apart: bool = False  # the plan beside this one would store other answers: share none with it
 
     def target(self, exchange: Exchange) -> Target:
         """The origin by weight, steady for a client; path and query as asked."""
@@ -119,17 +120,23 @@ class Plan:
 
 
 def compile_plan(
-    policy: Policy, purges: Purges | None = None, health: Health | None = None
+    policy: Policy,
+    purges: Purges | None = None,
+    health: Health | None = None,
+    *,
+    beside: Plan | None = None,
 ) -> Plan:
     """Turn `policy` into a plan whose cache heeds `purges` and notes `health`. Opens nothing.
 
-    Raises PolicyError for what only shows here.
+    The plan may run `beside` another with the same tiers. Raises PolicyError for what only shows
+    here.
     """
     phases = _plugin_phases(policy.plugins)
+    apart = frozenset[str]() if beside is None else _apart(policy, beside.policy)
     index = RouteIndex[Route]()
     faults: list[Fault] = []
     for number, route in enumerate(policy.routes):
-        _add_route(index, number, route, policy, phases, faults)
+        _add_route(index, number, route, policy, phases, faults, route.core.name in apart)
     if faults:
         raise PolicyError(faults)
     tiers = [
@@ -193,6 +200,7 @@ def _add_route(
     policy: Policy,
     plugins: Phases,
     faults: list[Fault],
+    is_apart: bool,
 ) -> None:
     core = spec.core
     route = Route(
@@ -202,11 +210,8 @@ def _add_route(
         cached=core.cache is not False,
         rule=policy.cache.rules[core.cache] if core.cache else None,
         websocket=core.websocket,
-        edits_fetch=any(
-            hasattr(bound.hooks, phase)
-            for bound in spec.filters
-            for phase in ("before_fetch", "after_fetch")
-        ),
+        edits_fetch=any(_edits_fetch(bound.hooks) for bound in spec.filters),
+        is_apart=is_apart,
     )
     if not spec.matches:
         index.add(None, None, Candidate((number, 0), route, compile_path(None), (), frozenset()))
@@ -225,6 +230,40 @@ def _add_route(
                 max_body_bytes=max((c.matcher.max_body_bytes for c in match.clauses), default=0),
             )
             index.add(match.core.host, path, candidate)
+
+
+def _edits_fetch(hooks: object) -> bool:
+    return hasattr(hooks, "before_fetch") or hasattr(hooks, "after_fetch")
+
+
+def _apart(policy: Policy, other: Policy) -> frozenset[str]:
+    """The routes of `policy` whose stored answers `other` would have stored otherwise."""
+    known = _shapes(other)
+    return frozenset(name for name, shape in _shapes(policy).items() if known.get(name) != shape)
+
+
+def _shapes(policy: Policy) -> dict[str, Any]:
+    """By route: all that forms an answer on its way into the tiers, but for what the key says."""
+
+    def of(plugin: LoadedPlugin) -> Any:
+        section: Any = policy.expanded
+        for key in (plugin.instance.section or plugin.name).split("."):
+            section = section.get(key) if isinstance(section, Mapping) else None
+        return plugin.name, section
+
+    everywhere = [of(plugin) for plugin in policy.plugins if _edits_fetch(plugin.instance)]
+    return {
+        route.core.name: (
+            policy.cache.rules.get(route.core.cache) if route.core.cache else None,
+            [
+                (bound.key, bound.filter, of(bound.plugin))
+                for bound in route.filters
+                if _edits_fetch(bound.hooks)
+            ],
+            everywhere,
+        )
+        for route in policy.routes
+    }
 
 
 def _compile(

@@ -39,13 +39,18 @@ class Upkeep:
 
     async def open(self) -> None:
         """Know what was purged before the start, and begin to watch and to sweep."""
+        self.follow()
         for tier in self._keepers:
-            tier.follow_marks(self._heard)
             await self._safely(tier, tier.read_marks())
         await self._save_all()
         self._tasks = [asyncio.ensure_future(self._sweep_on())]
         if self._keepers:
             self._tasks.append(asyncio.ensure_future(self._read_on()))
+
+    def follow(self) -> None:
+        """Be who tiers tell of marks: one at a time is, where several caches have the same tier."""
+        for tier in self._keepers:
+            tier.follow_marks(self._heard)
 
     async def close(self) -> None:
         for task in self._tasks:

@@ -15,7 +15,7 @@ import http as http_status
 import ipaddress
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from mitmproxy import http
 from mitmproxy.addons.proxyserver import Proxyserver
@@ -26,7 +26,7 @@ from mitmproxy.proxy import commands, events, layers, mode_servers, mode_specs
 from mitmproxy.proxy.layers.http import HTTPMode, _http1
 from mitmproxy.proxy.server import ConnectionIO
 
-from edgeproxy.addresses import client_address
+from edgeproxy.addresses import Network, client_address
 from edgeproxy.app import App
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.errors import ClientError, UpstreamError
@@ -189,7 +189,6 @@ class Journeys:
         flow.request.data.scheme = b"http"
 
     async def _journey(self, flow: http.HTTPFlow, body: Body) -> tuple[Exchange, Response]:
-        plan = self._app.plan
         peer = _address(flow.client_conn.peername[0])
         client = self.clients.get(flow.client_conn.id)  # None: it has left
         headers = Headers(flow.request.headers.fields)
@@ -206,19 +205,27 @@ class Journeys:
         interim = request.on_interim = _Interim(exchange, reader)
         path, _, query = flow.request.path.partition("?")
         request.query = query or None  # an empty one is not sent on, so no key may tell it apart
+        self._believe(exchange, self._app.plan.trusted_proxies)
+        plan = self._app.plan_for(exchange)
         try:
             request.path = normalise_path(path, encoded_slashes=plan.encoded_slashes)
         except ClientError as error:
             return exchange, error_response(exchange, error.status, error.reason)
-        if plan.trusted_proxies:
-            exchange.client = client_address(peer, headers, plan.trusted_proxies)
-            if any(peer in network for network in plan.trusted_proxies):
-                scheme = (headers.get("x-forwarded-proto") or "").lower()
-                request.scheme = scheme if scheme in ("http", "https") else request.scheme
         try:
             return exchange, await self._app.handle(exchange)
         finally:
             interim.end()
+
+    @staticmethod
+    def _believe(exchange: Exchange, trusted: Sequence[Network]) -> None:
+        """Take client and scheme as the peer tells them, if it is a trusted proxy."""
+        if not trusted:
+            return
+        peer, request = exchange.client, exchange.request
+        exchange.client = client_address(peer, request.headers, trusted)
+        if any(peer in network for network in trusted):
+            scheme = (request.headers.get("x-forwarded-proto") or "").lower()
+            request.scheme = scheme if scheme in ("http", "https") else request.scheme
 
     async def _serve(self, flow: http.HTTPFlow, far: PipeEnd) -> None:
         """The far end of a pipe: read the request that mitmproxy sends, go, and answer."""

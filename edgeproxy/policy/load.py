@@ -40,7 +40,7 @@ def load(
 
     A plugin in `reuse` goes on with what it holds, if its class and its section are the same.
     """
-    return _load(sources(paths), registry, env, reuse)
+    return compose(sources(paths), registry, env=env, reuse=reuse)
 
 
 def parse(
@@ -52,15 +52,18 @@ def parse(
     reuse: Mapping[str, LoadedPlugin] | None = None,
 ) -> Policy:
     """The policy in `text`, as if it stood in a file called `name`."""
-    return _load([(name, text)], registry, env, reuse)
+    return compose([(name, text)], registry, env=env, reuse=reuse)
 
 
-def _load(
+def compose(
     files: Sequence[Source],
-    registry: Registry | None,
-    env: Mapping[str, str],
-    reuse: Mapping[str, LoadedPlugin] | None,
+    registry: Registry | None = None,
+    *,
+    env: Mapping[str, str] = os.environ,
+    reuse: Mapping[str, LoadedPlugin] | None = None,
 ) -> Policy:
+    """The policy that texts make, as if they stood in files of these names. No such file is read,
+    but what the texts refer to is: secrets, databases."""
     names = tuple(name for name, _ in files)
     faults: list[Fault] = []
     try:
@@ -71,7 +74,7 @@ def _load(
     routes = expand(root, words, faults)
     shared = shared_filters(root, words, faults)
     follow(words, root)
-    policy = _Binder(root, words, env, reuse or {}, faults).policy(routes, shared, names)
+    policy = _Binder(root, words, env, reuse or {}, faults).policy(routes, shared, tuple(files))
     if faults or policy is None:
         raise PolicyError(_in_order(faults, names))
     return policy
@@ -126,7 +129,7 @@ class _Binder:
         self,
         routes: Sequence[LongRoute],
         shared: Sequence[tuple[str, Entry]],
-        files: tuple[str, ...],
+        files: tuple[Source, ...],
     ) -> Policy | None:
         self.context["env"] = self.env
         self._know_origins()
@@ -143,7 +146,7 @@ class _Binder:
             routes=tuple(route for route in bound if route is not None),
             plugins=tuple(self.plugins.values()),
             version=_version(expanded),
-            files=files,
+            sources=files,
             expanded=expanded,
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 from edgeproxy.caching.config import CacheConfig
 from edgeproxy.errors import Place
 from edgeproxy.plugin import Filter, Matcher, Plugin
+from edgeproxy.policy.files import Source
 from edgeproxy.policy.model import MatchCore, PolicyCore, RouteCore
 
 
@@ -60,12 +61,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`version` is 12 hex digits of the hash of what was read; `expanded` the long form as data."""
+    """`version` is 12 hex digits of the hash of what was read; `expanded` the long form as data.
+
+    `sources` are the files, or what stands for them: reading them again gives the same policy.
+    """
 
     core: PolicyCore
     cache: CacheConfig
     routes: tuple[Route, ...]
     plugins: tuple[LoadedPlugin, ...]
     version: str
-    files: tuple[str, ...]
+    sources: tuple[Source, ...]
     expanded: Mapping[str, Any]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files."""
+        return tuple(name for name, _ in self.sources)

@@ -24,7 +24,7 @@ def exchange(**changes: Any) -> Exchange:
     made = Exchange(Request("GET", "www.example.org", "/guide/", "token=secret"))
     made.request.headers.add("cookie", "session=secret")
     made.request.headers.add("authorization", "Bearer secret")
-    made.route, made.target = "site", Target("pages", "/guide/")
+    made.policy, made.route, made.target = "0123456789ab", "site", Target("pages", "/guide/")
     made.cache_verdict, made.bytes_sent = "hit", 42
     made.response = Response(200)
     made.facts[COUNTRY], made.facts[VARIANT] = "FR", "hero=bold"
@@ -45,6 +45,7 @@ def test_an_entry_names_all_and_no_secret() -> None:
         "route": "site",
         "cache": "hit",
         "origin": "pages",
+        "policy": "0123456789ab",
         "request_id": made.id,
         "country": "FR",
         "variant": "hero=bold",

@@ -33,7 +33,7 @@ routes:
 
 FIELDS = {
     "time", "method", "host", "path", "status", "bytes", "duration_ms", "route", "variant",
-    "country", "cache", "origin", "request_id",
+    "country", "cache", "origin", "policy", "request_id",
 }  # fmt: skip
 
 CANARIES = [f"canary{number:02}" for number in range(12)]
@@ -54,6 +54,7 @@ async def test_a_line_says_all_about_a_request(make_site: Any) -> None:
         assert (one["status"], one["bytes"]) == (200, len(first.body))
         assert (one["route"], one["variant"], one["origin"]) == ("home", "hero=bold", "site")
         assert one["country"] == "FR"
+        assert one["policy"] == proxy.server.app.plan.version
         assert (one["cache"], two["cache"]) == ("miss", "miss")  # another query, another page
         assert isinstance(one["duration_ms"], float)
         assert one["request_id"] != two["request_id"]
