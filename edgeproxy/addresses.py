@@ -1,4 +1,4 @@
-"""The client's address: what a peer says of itself, and what proxies we trust say of others."""
+"""Addresses: that of a client, by its peer and the proxies we trust, and those to listen on."""
 
 from __future__ import annotations
 
@@ -124,3 +124,15 @@ def _node(text: str) -> Address | None:
     else:
         port = "0"
     return parse_address(host) if _PORT.fullmatch(port) else None
+
+
+class BadAddress(Exception):
+    """The address to listen on cannot be used."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT`, `[V6]:PORT` or `:PORT` in parts. Raises BadAddress."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise BadAddress(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080")
+    return host.strip("[]"), int(port)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeproxy import __version__, log, pages, remote, warm
+from edgeproxy.addresses import BadAddress
 from edgeproxy.errors import PluginError, PolicyError
 
 
@@ -92,7 +93,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edgeproxy.engine.listening import BadAddress
     from edgeproxy.engine.serve import Server  # mitmproxy takes a second to import
 
     if not options.policy and not options.origin:

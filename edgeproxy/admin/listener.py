@@ -8,51 +8,34 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from collections.abc import Iterable
 
 from aiohttp import web
 
-from edgeproxy import __version__
 from edgeproxy.addresses import parse_address
-from edgeproxy.admin.cache import CacheRoutes
-from edgeproxy.admin.messages import Refusal, answer
-from edgeproxy.admin.policy import PolicyRoutes
-from edgeproxy.app import App
+from edgeproxy.admin.messages import Handler, Refusal, told_in_json
 from edgeproxy.policy.model import AdminConfig
 
 MAX_BODY_BYTES = 1024 * 1024
 
 _OF_PROXIES = ("via", "cdn-loop", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 log = logging.getLogger("edgeproxy")
 
 
-class Admin:
-    """`start`, `stop`; `config` may be replaced by one with another token."""
+class AdminListener:
+    """One address. `start`, `stop`; `config` may be replaced by one with another token."""
 
-    def __init__(
-        self,
-        app: App,
-        config: AdminConfig,
-        reload: Callable[[], Awaitable[str]],
-    ) -> None:
+    def __init__(self, config: AdminConfig, routes: Iterable[web.RouteDef]) -> None:
         self.config = config
         self.address = ""  # `HOST:PORT`, or the path of a socket
-        self._app = app
-        self._routes = [
-            web.get("/health", self._health),
-            web.get("/version", self._version),
-            *CacheRoutes(app).routes(),
-            *PolicyRoutes(app, reload).routes(),
-        ]
+        self._routes = routes
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         """Listen. OSError if that cannot be."""
-        application = web.Application(middlewares=[self._guarded], client_max_size=MAX_BODY_BYTES)
+        middlewares = [told_in_json, self._guarded]
+        application = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
         application.add_routes(self._routes)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2)
         await self._runner.setup()
@@ -84,22 +67,8 @@ class Admin:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            self._check(request)
-            response = await handler(request)
-        except Refusal as refusal:
-            response = answer({"error": {"code": refusal.code, "message": refusal.reason}})
-            response.set_status(refusal.status)
-            response.headers.update(refusal.headers)
-        except web.HTTPException as error:
-            code = {404: "no-such-page", 405: "wrong-method"}.get(error.status, "bad-request")
-            response = answer({"error": {"code": code, "message": error.reason}})
-            response.set_status(error.status)
-            if "Allow" in error.headers:
-                response.headers["Allow"] = error.headers["Allow"]
-        response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+        self._check(request)
+        return await handler(request)
 
     def _check(self, request: web.Request) -> None:
         """Raises Refusal, for what says least about this listener first."""
@@ -147,12 +116,3 @@ class Admin:
         if name in (own[0], listen, "localhost", "127.0.0.1", "[::1]"):
             return True
         return self.config.allow_remote and parse_address(name.strip("[]")) is not None
-
-    # ------------------------------------------------------------ what they may ask
-
-    async def _health(self, request: web.Request) -> web.Response:
-        unwell = [asdict(report) for report in self._app.health.reports()]
-        return answer({"status": "ok", "policy": self._app.plan.version, "origins_unwell": unwell})
-
-    async def _version(self, request: web.Request) -> web.Response:
-        return answer({"edgeproxy": __version__, "policy": self._app.plan.version})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Refusal(Exception):
@@ -22,6 +24,26 @@ def answer(data: Mapping[str, Any]) -> web.Response:
     return web.Response(
         text=json.dumps(data, ensure_ascii=True) + "\n", content_type="application/json"
     )
+
+
+@web.middleware
+async def told_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What `handler` answers or refuses, and never kept by anybody on the way."""
+    try:
+        response = await handler(request)
+    except Refusal as refusal:
+        response = answer({"error": {"code": refusal.code, "message": refusal.reason}})
+        response.set_status(refusal.status)
+        response.headers.update(refusal.headers)
+    except web.HTTPException as error:
+        code = {404: "no-such-page", 405: "wrong-method"}.get(error.status, "bad-request")
+        response = answer({"error": {"code": code, "message": error.reason}})
+        response.set_status(error.status)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
 
 
 async def read_body(request: web.Request) -> dict[str, Any]:

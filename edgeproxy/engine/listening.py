@@ -1,4 +1,4 @@
-"""Where clients come in: addresses, the sockets that listen on them, and taking connections."""
+"""Where clients come in: sockets that listen, and taking connections from them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,6 @@ ACCEPT_RETRY_S = 1.0
 UNSENT_BYTES = 128 * 1024  # that the kernel holds for a client before we do
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-class BadAddress(Exception):
-    """The address to listen on cannot be used."""
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """`HOST:PORT`, `[V6]:PORT` or `:PORT` in parts. Raises BadAddress."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise BadAddress(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080")
-    return host.strip("[]"), int(port)
 
 
 async def bound_socket(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:

@@ -13,10 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgeproxy.admin import Admin
+from edgeproxy.addresses import BadAddress, split_address
+from edgeproxy.admin import Admin, routes
 from edgeproxy.app import App
 from edgeproxy.engine.front import Front, FrontSettings, Peer
-from edgeproxy.engine.listening import BadAddress, bound_socket, split_address
+from edgeproxy.engine.listening import bound_socket
 from edgeproxy.engine.mitm import Core
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.engine.upstream import Upstream
@@ -24,7 +25,7 @@ from edgeproxy.errors import Fault, PolicyError
 from edgeproxy.log import AccessLog
 from edgeproxy.policy.installed import Registry
 from edgeproxy.policy.load import load, parse
-from edgeproxy.policy.model import AdminConfig, Limits, OriginConfig
+from edgeproxy.policy.model import Limits, OriginConfig
 from edgeproxy.policy.policy import Policy
 
 log = logging.getLogger("edgeproxy")
@@ -66,7 +67,7 @@ class Server:
             write = AccessLog(sys.stdout, access_log).write
         self._upstream = Upstream()
         self.app = App(self._upstream.fetch, write)
-        self.admin: Admin | None = None
+        self.admin = Admin(routes(self.app, self._reload))
         self._core: Core | None = None
         self._front: Front | None = None
         self._front_settings = FrontSettings(Limits())
@@ -80,7 +81,7 @@ class Server:
         try:
             policy = self._read()
             await self.app.load(policy)
-            await self._administer(policy.core.admin)
+            await self.admin.follow(policy.core.admin)
             self._core = Core(self.app)
             self._front = Front(self._connect, self._settings)
             self._warn_of_certificates()
@@ -105,8 +106,7 @@ class Server:
 
     async def stop(self) -> None:
         """Stop accepting, let requests under way finish within the policy's time, close all."""
-        if self.admin is not None:
-            await self.admin.stop()
+        await self.admin.stop()
         if self._front is not None:
             await self._front.stop(self.app.plan.limits.shutdown_timeout)
         for stream in tuple(self._streams):
@@ -138,32 +138,10 @@ class Server:
         log.info("policy %s is in force", self.app.plan.version)
         self._warn_of_certificates()
         try:
-            await self._administer(policy.core.admin)
+            await self.admin.follow(policy.core.admin)
         except BadAddress as error:
             log.error("the admin listener stays as it was: %s", error)
         return ""
-
-    async def _administer(self, config: AdminConfig | None) -> None:
-        """Have an admin listener as `config` says. Raises BadAddress, with nothing changed."""
-        former = self.admin
-        if config is not None and former is not None and config.listen == former.config.listen:
-            former.config = config
-            return
-        if config is not None:
-            admin = Admin(self.app, config, self._reload)
-            try:
-                await admin.start()
-            except OSError as error:
-                reason = error.strerror or error
-                raise BadAddress(f"cannot listen for admin on {config.listen}: {reason}") from error
-            self.admin = admin
-            log.info("admin listens on %s", admin.address)
-        else:
-            self.admin = None
-        if former is not None:  # not waited for: the request that led here may be its own
-            stopping = asyncio.ensure_future(former.stop())
-            self._streams.add(stopping)
-            stopping.add_done_callback(self._streams.discard)
 
     def _read(self) -> Policy:
         running = {plugin.name: plugin for plugin in self.app.plugins}
