@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeproxy import __version__, log, pages, remote, warm
+from edgeproxy import __version__, log, pages, policytest, remote, warm
 from edgeproxy.addresses import BadAddress
 from edgeproxy.errors import PluginError, PolicyError
 
@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON Schema of policies, for editors")
     schema.set_defaults(command=_schema)
 
+    policytest.add_command(commands)
+
     remote.add_commands(commands)
     warm.add_command(commands)
 
@@ -138,9 +140,11 @@ def _check(options: argparse.Namespace) -> int:
     from edgeproxy.plan import compile_plan
     from edgeproxy.policy.load import load
     from edgeproxy.policy.source import write
+    from edgeproxy.policytest.cases import find_files, read_cases
 
     policy = load(options.policy)
     plan = compile_plan(policy)
+    tests = len(read_cases(find_files(options.policy), plan))
     if options.online:
         from edgeproxy.engine.probe import probe
 
@@ -151,9 +155,9 @@ def _check(options: argparse.Namespace) -> int:
     if options.expand:
         print(write(policy.expanded), end="")
     else:
-        routes = len(policy.routes)
+        found = f"{len(policy.routes)} routes" + (f", {tests} tests" if tests else "")
         names = ", ".join(plugin.name for plugin in policy.plugins)
-        print(f"policy {policy.version} is good: {routes} routes; plugins: {names}")
+        print(f"policy {policy.version} is good: {found}; plugins: {names}")
     return 0
 
 

@@ -19,7 +19,7 @@ from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.errand import Answer, Forward
 from edgeproxy.caching.freshness import browser_cache_control
 from edgeproxy.caching.judgement import Judgement, judge
-from edgeproxy.http import Body, Exchange, Fetch, Headers, Origin, Request, Response
+from edgeproxy.http import Body, Exchange, Fact, Fetch, Headers, Origin, Request, Response
 from edgeproxy.pipeline import handle
 from edgeproxy.plan import Plan
 from edgeproxy.plugin import did_you_mean
@@ -147,18 +147,12 @@ def assumed(status: int = 200, *fields: tuple[str, str]) -> Fetch:
 def known_facts(plan: Plan, told: Mapping[str, str]) -> dict[str, Any]:
     """The facts that `told` names, for `Facts(pinned)`: `{"country": "DE"}` and all it implies.
 
-    A fact is called by its whole name, or by its last part if no other ends so. ValueError for
-    a name that no plugin of the plan sets, or a value of another kind.
+    ValueError for a name that no plugin of the plan sets, or a value of another kind.
     """
-    facts = {fact.name: fact for plugin in plan.plugins for fact in plugin.instance.facts()}
     found: dict[str, Any] = {}
     for word, text in told.items():
-        names = [name for name in facts if word in (name, name.partition(".")[2])]
-        if len(names) != 1:
-            hint = did_you_mean(word, [*facts, *(name.partition(".")[2] for name in facts)])
-            listed = ", ".join(sorted(facts)) or "none, as no plugin is in use"
-            raise ValueError(f"no fact is called {word!r}{hint or f'; facts: {listed}'}")
-        found[names[0]] = _value(word, text, facts[names[0]].default)
+        fact = fact_called(plan, word)
+        found[fact.name] = fact_value(fact, text)
     for plugin in plan.plugins:
         for name, value in tuple(found.items()):
             for implied, of in plugin.instance.implied(name, value).items():
@@ -166,16 +160,31 @@ def known_facts(plan: Plan, told: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def fact_called(plan: Plan, word: str) -> Fact[Any]:
+    """The fact whose whole name is `word`, or whose last part is if no other ends so.
+
+    ValueError if no plugin of the plan sets such a fact.
+    """
+    facts = {fact.name: fact for plugin in plan.plugins for fact in plugin.instance.facts()}
+    names = [name for name in facts if word in (name, name.partition(".")[2])]
+    if len(names) != 1:
+        hint = did_you_mean(word, [*facts, *(name.partition(".")[2] for name in facts)])
+        listed = ", ".join(sorted(facts)) or "none, as no plugin is in use"
+        raise ValueError(f"no fact is called {word!r}{hint or f'; facts: {listed}'}")
+    return facts[names[0]]
+
+
 _FLAGS = {"": True, "true": True, "yes": True, "false": False, "no": False}
 
 
-def _value(word: str, text: str, default: object) -> Any:
-    """`text` as a value of the kind that `default` is."""
-    if isinstance(default, bool):
+def fact_value(fact: Fact[Any], text: str) -> Any:
+    """`text` as a value of the kind that `fact` has. ValueError if it is none."""
+    word = fact.name.partition(".")[2] or fact.name
+    if isinstance(fact.default, bool):
         if text.lower() not in _FLAGS:
             raise ValueError(f"{word} is true or false, not {text!r}")
         return _FLAGS[text.lower()]
-    if isinstance(default, int):
+    if isinstance(fact.default, int):
         if not (text.isascii() and text.isdigit()):
             raise ValueError(f"{word} is a number, not {text!r}")
         return int(text)

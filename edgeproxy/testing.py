@@ -1,10 +1,14 @@
-"""For tests of policies and plugins: a whole edgeproxy over real sockets, in the test's own loop.
+"""For tests of policies and plugins, from Python.
+
+`running` is a whole edgeproxy over real sockets, in the test's own loop:
 
 ```python
 async with running(policy, origins={"site": pages.url}) as proxy:
     reply = await proxy.get("/guide/", headers={"cookie": "ep_hero=bold"})
     assert reply.status == 200
 ```
+
+`assert_policy_tests_pass` runs the `*_test.yaml` beside policies, without a network.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from edgeproxy import policytest
 from edgeproxy.engine.serve import Server
 from edgeproxy.policy.installed import Registry
 
@@ -81,6 +86,20 @@ class Proxy:
         assert self.policy_file is not None
         self.policy_file.write_text(policy)
         await self.server.reload()
+
+
+def assert_policy_tests_pass(
+    *policies: Path, tests: Sequence[Path] = (), registry: Registry | None = None
+) -> None:
+    """Run the tests beside `policies`, or those in `tests`. AssertionError with what failed.
+
+    Not from an async test: it has an event loop of its own.
+    """
+    report = policytest.run(policies, tests, registry=registry)
+    if not report.results:
+        raise AssertionError("there are no tests; write them into NAME_test.yaml beside NAME.yaml")
+    if not report.passed:
+        raise AssertionError(f"\n{report}")
 
 
 @asynccontextmanager

@@ -49,6 +49,17 @@ _WORDS: dict[Unstorable, tuple[str, str]] = {
 }
 
 
+_TOO_LARGE = "too-large"
+
+
+def _code(why: Unstorable) -> str:
+    return why.name.lower().replace("_", "-")
+
+
+REASONS = (*map(_code, Unstorable), _TOO_LARGE)
+"""The codes of judgements that an answer is not stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the cache makes of an answer. `code` never changes; `source` is an RFC or the policy."""
@@ -73,11 +84,11 @@ def judge(
     why = unstorable(rule, has_credentials, response.status, response.headers)
     if why is not None:
         words, source = _WORDS[why]
-        return Judgement(False, why.name.lower().replace("_", "-"), words, source)
+        return Judgement(False, _code(why), words, source)
     length = response.body.length
     if length is not None and length > max_object_size:
         words = f"{length} bytes are more than `cache.max_object_size`, {max_object_size}"
-        return Judgement(False, "too-large", words, "the policy")
+        return Judgement(False, _TOO_LARGE, words, "the policy")
     age_s = initial_age_s(response.headers, requested_at_s, now_s)
     fresh_s = ruled_lifetime_s(rule, response.status, response.headers, now_s, age_s)
     left_s = max(0.0, fresh_s - age_s)

@@ -23,7 +23,11 @@ _OWN_CODES = {
     "bad_pattern": "bad-pattern",
     "missing_secret": "missing-secret",
     "secret_as_value": "secret-as-value",
+    "unknown_fact": "unknown-fact",
     "unknown_origin": "unknown-origin",
+    "unknown_reason": "bad-choice",
+    "unknown_route": "unknown-route",
+    "unknown_rule": "unknown-rule",
 }
 
 # What a value of another kind should have been.

@@ -69,18 +69,18 @@ def compose(
     try:
         root = merged(read_all(files), faults)
     except PolicyError as error:
-        raise PolicyError(_in_order(error.faults, names)) from None
+        raise PolicyError(in_order(error.faults, names)) from None
     words = learn(installed() if registry is None else registry, root, faults)
     routes = expand(root, words, faults)
     shared = shared_filters(root, words, faults)
     follow(words, root)
     policy = _Binder(root, words, env, reuse or {}, faults).policy(routes, shared, tuple(files))
     if faults or policy is None:
-        raise PolicyError(_in_order(faults, names))
+        raise PolicyError(in_order(faults, names))
     return policy
 
 
-def _in_order(faults: Iterable[Fault], files: Sequence[str]) -> list[Fault]:
+def in_order(faults: Iterable[Fault], files: Sequence[str]) -> list[Fault]:
     """Each fault once, in the order of files, lines and columns; secrets are blotted out."""
     numbers = {file: number for number, file in enumerate(files)}
 

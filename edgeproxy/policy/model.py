@@ -268,6 +268,10 @@ def _regex(value: str) -> str:
     return value
 
 
+Regex = Annotated[str, AfterValidator(_regex)]
+"""A regular expression in the syntax of RE2."""
+
+
 _LABEL = r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
 _LABELS = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII)
 
@@ -322,7 +326,7 @@ class PathMatch(Config):
     """This path and all below it: `/guide` is not `/guidelines`."""
     glob: PathText | None = None
     """`*` is anything within one segment, `**` anything at all; `/guide/**` is `/guide` too."""
-    regex: Annotated[str, AfterValidator(_regex)] | None = None
+    regex: Regex | None = None
     """An RE2 pattern that the whole path matches."""
 
     @model_validator(mode="after")

@@ -167,7 +167,7 @@ class _Reader:
         except _TooLarge as error:
             self.faults.append(error.fault)
         if root is not None and not isinstance(root.value, dict):
-            message = "a policy is a block of keys; begin with 'version: 1'"
+            message = "the file is not a block of keys; begin with 'version: 1'"
             self.faults.append(Fault("bad-type", message, root.place))
         if self.faults or root is None:
             raise PolicyError(self.faults)
@@ -181,7 +181,7 @@ class _Reader:
                 documents += 1
                 if documents == 2:
                     place = self._spot(event.start_mark)
-                    message = "a file holds one policy; put the next document into its own file"
+                    message = "a file holds one document; put the next into a file of its own"
                     self.faults.append(Fault("yaml-documents", message, place))
             elif isinstance(event, yaml.NodeEvent):
                 node = self._node(event, events, None, 1)

@@ -21,6 +21,7 @@ import yaml
 
 from edgeproxy.plan import compile_plan
 from edgeproxy.policy.load import parse
+from edgeproxy.policytest.suite import Suite
 from tests.docs.blocks import Block, blocks
 
 ALL = list(blocks())
@@ -36,6 +37,11 @@ def is_right(block: Block) -> bool:
     return block.page.name != "errors.md"
 
 
+def is_tests(block: Block) -> bool:
+    """Whether the block is a file of tests, which stand beside a policy of the same page."""
+    return (block.file_name or "").endswith("_test.yaml")
+
+
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -47,10 +53,23 @@ def test_every_mark_is_one_of_the_convention() -> None:
     assert [str(block) for block in ALL if not block.words] == []
 
 
-@pytest.mark.parametrize("block", list(filter(is_right, of("yaml"))), ids=str)
+POLICIES = [block for block in of("yaml") if is_right(block) and not is_tests(block)]
+TESTS = [block for block in of("yaml") if is_right(block) and is_tests(block)]
+
+
+@pytest.mark.parametrize("block", POLICIES, ids=str)
 def test_policy_loads(block: Block) -> None:
     assert re.search(r"^version: 1\b", block.text, re.M), "mark a part of a policy as `fragment`"
     compile_plan(parse(block.text, str(block)))
+
+
+@pytest.mark.parametrize("block", TESTS, ids=str)
+def test_policy_tests_can_be_run(block: Block) -> None:
+    before = [policy for policy in POLICIES if policy.page == block.page]
+    policy = next(policy for policy in reversed(before) if policy.line < block.line)
+    Path("policy.yaml").write_text(policy.text)
+    Path("policy_test.yaml").write_text(block.text)
+    assert Suite.load([Path("policy.yaml")]).cases
 
 
 @pytest.mark.parametrize("block", of("yaml", "fragment") + of("yaml", "plugin"), ids=str)

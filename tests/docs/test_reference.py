@@ -26,6 +26,7 @@ from edgeproxy.policy.model import (
     RouteCore,
     TlsConfig,
 )
+from edgeproxy.policytest.language import Condition, Expectations, PolicyTest
 from edgeproxy_headers.plugin import Edits
 from edgeproxy_links.plugin import RewriteLinks
 from edgeproxy_rewrite.plugin import ErrorPage, Redirect, Respond, Rewrite, SpaFallback
@@ -86,7 +87,7 @@ def test_every_command_has_a_section() -> None:
     assert headings == list(subcommands())
 
 
-@pytest.mark.parametrize("command", ["run", "check", "warm"])
+@pytest.mark.parametrize("command", ["run", "check", "test", "warm"])
 def test_options_are_those_of_the_parser(command: str) -> None:
     rows = table("cli.md", f"## `edgeproxy {command}`")
     documented = {first_code(row[0]).partition(" ")[0]: first_code(row[1]) for row in rows}
@@ -164,6 +165,7 @@ def test_plugins_are_those_that_ship() -> None:
         ("plugins/rewrite.md", "## `error_page`", ErrorPage),
         ("plugins/split.md", "## The section `experiments`", Experiment),
         ("plugins/split.md", "## The filter `experiment`", ExperimentFilter),
+        ("test-policies.md", "## What is expected", Expectations),
         ("plugins/links.md", "# Links: keep visitors on the public name", RewriteLinks),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -183,6 +185,15 @@ def test_defaults_of_limits_are_those_of_the_model() -> None:
         for row in table("limits.md", heading):
             default = model.model_fields[first_code(row[0])].default
             assert first_code(row[1]) == spelled(default), row[0]
+
+
+def test_keys_of_policy_tests_are_those_of_the_model() -> None:
+    names = [info.alias or name for name, info in PolicyTest.model_fields.items()]
+    assert sorted(keys("test-policies.md", "## What is asked")) == sorted(names)
+    text = (DOCS / "test-policies.md").read_text()
+    _, _, below = text.partition("says something looser:\n")
+    listed = re.findall(r"^\| `(\w+)`", below.partition("`reason` is a word")[0], re.M)
+    assert listed == fields(Condition)
 
 
 def test_variants_may_change_what_the_page_says() -> None:

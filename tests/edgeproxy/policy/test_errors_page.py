@@ -10,15 +10,20 @@ import pytest
 from edgeproxy.errors import PolicyError
 from edgeproxy.policy.installed import Registry
 from edgeproxy.policy.load import load
+from edgeproxy.policytest.suite import Suite
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "errors.md"
 CODE = re.compile(r"[a-z]+(-[a-z]+)+|unreadable")
 
 
+TESTS = "# policy_test.yaml\n"  # how a block begins that is the tests of the policy before it
+
+
 class Section(NamedTuple):
     code: str
     policy: str | None
+    tests: str | None
     output: str
 
 
@@ -26,8 +31,11 @@ def sections() -> list[Section]:
     found = []
     for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
         code, _, body = part.partition("\n")
-        blocks: dict[str, str] = dict(re.findall(r"^```(\w+)\n(.*?)^```$", body, re.M | re.S))
-        found.append(Section(code, blocks.get("yaml"), blocks["text"]))
+        blocks = re.findall(r"^```(\w+)\n(.*?)^```$", body, re.M | re.S)
+        files = [text for language, text in blocks if language == "yaml"]
+        (output,) = (text for language, text in blocks if language == "text")
+        policy, tests = (*files, None, None)[:2]
+        found.append(Section(code, policy, tests, output))
     return found
 
 
@@ -48,9 +56,18 @@ def test_page_has_each_code_once_and_in_order() -> None:
 
 
 def test_every_code_has_a_case() -> None:
-    cases = (ROOT / "tests" / "cases" / "policies").glob("*.err")
+    cases = (ROOT / "tests" / "cases").glob("polic*/*.err")
     shown = "".join(case.read_text(encoding="utf-8") for case in cases)
     assert {code for code in codes_in_the_code() if f" [{code}]\n" not in shown} == set()
+
+
+def read(section: Section, name: str, registry: Registry) -> None:
+    if section.tests is None:
+        load([name], registry, env={})
+        return
+    assert section.tests.startswith(TESTS)
+    Path("policy_test.yaml").write_text(section.tests, encoding="utf-8")
+    Suite.load([Path(name)])
 
 
 @pytest.mark.parametrize("section", sections(), ids=lambda section: section.code)
@@ -65,6 +82,6 @@ def test_example_gives_what_the_page_shows(
         encoding = "latin-1" if section.code == "yaml-encoding" else "utf-8"
         Path(name).write_text(section.policy, encoding=encoding)
     with pytest.raises(PolicyError) as caught:
-        load([name], registry, env={})
+        read(section, name, registry)
     assert f"{caught.value}\n" == section.output
     assert section.code in {fault.code for fault in caught.value.faults}

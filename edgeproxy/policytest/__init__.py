@@ -1,0 +1,30 @@
+"""Tests of policies, in YAML beside them: `edgeproxy test`, and what a reload asks first.
+
+`command` the command line -> `suite` a policy with its cases -> `cases` from files to cases, in the
+words of `language` -> `visits` requests, decided by a rehearsal -> `verdicts` what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeproxy.policy.installed import Registry
+
+from .command import add_command
+from .suite import Report, Suite
+
+
+def run(
+    policies: Sequence[Path], tests: Sequence[Path] = (), *, registry: Registry | None = None
+) -> Report:
+    """What comes of the tests beside `policies`, or of those in `tests`.
+
+    The policy is read anew, with plugins of its own that are not started; no network is used.
+    PolicyError for faults in either. It takes as long as the tests do, and an event loop of its
+    own: from one that runs, call it by `asyncio.to_thread`.
+    """
+    return Suite.load(policies, tests, registry=registry).run()
+
+
+__all__ = ["Report", "add_command", "run"]
