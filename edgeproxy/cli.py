@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,44 +93,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from edgeproxy.engine.listening import listen_addresses
+    from edgeproxy.engine.process import run
     from edgeproxy.engine.serve import Server  # mitmproxy takes a second to import
+    from edgeproxy.engine.systemd import Notify, passed_sockets
 
     if not options.policy and not options.origin:
         print("edgeproxy run: name a policy, or a site with --origin URL", file=sys.stderr)
         return 2
     log.set_up(options.log_level)
-    server = Server(
-        options.policy,
-        options.origin,
-        listen=options.listen,
-        listen_tls=options.listen_tls,
-        access_log=options.access_log,
-    )
+    plain = options.listen if options.listen or options.listen_tls else ["127.0.0.1:8080"]
     try:
+        listen = listen_addresses(plain, options.listen_tls, passed_sockets())
+        server = Server(
+            options.policy, options.origin, listen=listen, access_log=options.access_log
+        )
         with asyncio.Runner() as runner:
-            return runner.run(_serve(server))
+            runner.run(run(server, Notify()))
     except BadAddress as error:
         print(f"edgeproxy run: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 0
-
-
-async def _serve(server: object) -> int:
-    from edgeproxy.engine.serve import Server
-
-    assert isinstance(server, Server)
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    await server.start()
-    with contextlib.suppress(NotImplementedError):
-        loop.add_signal_handler(signal.SIGHUP, server.reload_soon)
-    urls = " and ".join(server.urls)
-    print(f"edgeproxy serves {urls} (policy {server.app.plan.version})", flush=True)
-    await stopped.wait()
-    await server.stop()
+        pass
     return 0
 
 

@@ -24,6 +24,7 @@ import aiohttp
 from yarl import URL
 
 from edgeproxy import policytest
+from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.serve import Server
 from edgeproxy.policy.installed import Registry
 
@@ -120,11 +121,16 @@ async def running(
             policy_file = Path(folder) / "policy.yaml"
             policy_file.write_text(policy)
         log: list[dict[str, Any]] = []
+        listen = [ListenAddress("127.0.0.1")]
+        if tls:
+            listen.append(ListenAddress("127.0.0.1", tls=True))
         server = Server(
             [policy_file] if policy_file is not None else list(policy),  # type: ignore[arg-type]
             [f"{name}={url}" for name, url in (origins or {}).items()],
-            listen=["127.0.0.1:0"],
-            listen_tls=["127.0.0.1:0"] if tls else [],
+            listen=[
+                ListenAddress("127.0.0.1"),
+                *([ListenAddress("127.0.0.1", tls=True)] if tls else []),
+            ],
             write=log.append,
             registry=registry,
         )

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.serve import Server
 
 POLICY = Path(__file__).parent / "cases" / "conformance.yaml"
@@ -169,7 +170,10 @@ async def main() -> int:
     words: dict[str, str] = {}
     port = options.origin_port
     server = Server(
-        [POLICY], [f"suite=http://127.0.0.1:{port}/"], listen=["127.0.0.1:0"], access_log="off"
+        [POLICY],
+        [f"suite=http://127.0.0.1:{port}/"],
+        listen=[ListenAddress("127.0.0.1")],
+        access_log="off",
     )
     async with origin(options.suite, port):
         await server.start()

@@ -22,7 +22,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
 
-from edgeproxy.engine.listening import Listener, bound_socket
+from edgeproxy.engine.listening import ListenAddress, Listener
 from edgeproxy.engine.message import (
     CONTINUE,
     LAST_CHUNK,
@@ -114,15 +114,19 @@ class Front:
         """Client connections open now, without those turned away."""
         return len(self._open)
 
-    async def listen(self, host: str, port: int) -> tuple[str, int]:
-        """Serve on this address too; returns the address bound, with the port chosen for 0."""
-        return self.serve(await bound_socket(host, port))
+    async def listen(self, address: ListenAddress) -> ListenAddress:
+        """Serve there too; returns the address that it is, with the port chosen for 0.
 
-    def serve(self, sock: socket.socket, *, tls: bool = False) -> tuple[str, int]:
-        """Serve on this bound socket too, with TLS or without; returns its address."""
-        listener = Listener(sock, self._tls_connection if tls else lambda: _Connection(self))
+        Raises BadAddress.
+        """
+        sock = await address.open()
+        protocol = self._tls_connection if address.tls else lambda: _Connection(self)
+        try:
+            listener = Listener(sock, protocol, is_shared=address.descriptor is not None)
+        except OSError as error:  # somebody was faster
+            raise address.refused(error) from error
         self._listeners.append(listener)
-        return listener.address
+        return address.bound_to(sock)
 
     def _tls_connection(self) -> Tls:
         settings = self.settings()

@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgeproxy.addresses import BadAddress, split_address
+from edgeproxy.addresses import BadAddress
 from edgeproxy.admin import Admin, routes
 from edgeproxy.app import App
 from edgeproxy.engine.front import Front, FrontSettings, Peer
-from edgeproxy.engine.listening import bound_socket
+from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.mitm import Core
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.engine.upstream import Upstream
@@ -29,8 +29,6 @@ from edgeproxy.policy.model import Limits, OriginConfig
 from edgeproxy.policy.policy import Policy
 
 log = logging.getLogger("edgeproxy")
-
-DEFAULT_ADDRESS = "127.0.0.1:8080"
 
 DEFAULT_POLICY = """\
 version: 1
@@ -45,15 +43,14 @@ routes:
 
 
 class Server:
-    """Policies served on some addresses. `start`, `reload_soon`, `stop`; `urls` once started."""
+    """Policies served on some addresses. `start`, `reload`, `stop`; `urls` once started."""
 
     def __init__(
         self,
         policies: Sequence[Path],
         origins: Sequence[str] = (),
         *,
-        listen: Sequence[str] = (),
-        listen_tls: Sequence[str] = (),
+        listen: Sequence[ListenAddress] = (ListenAddress("127.0.0.1", 8080),),
         access_log: str = "auto",
         write: Callable[[dict[str, Any]], None] | None = None,
         registry: Registry | None = None,
@@ -61,8 +58,7 @@ class Server:
         self._registry = registry
         self._policies = policies
         self._origins = origins
-        listen = listen if listen or listen_tls else (DEFAULT_ADDRESS,)
-        self._listen = [(text, False) for text in listen] + [(text, True) for text in listen_tls]
+        self._listen = listen
         if write is None and access_log != "off":
             write = AccessLog(sys.stdout, access_log).write
         self._upstream = Upstream()
@@ -72,8 +68,12 @@ class Server:
         self._front: Front | None = None
         self._front_settings = FrontSettings(Limits())
         self._streams: set[asyncio.Future[None]] = set()
-        self._reloading: asyncio.Future[None] | None = None
         self.urls: list[str] = []
+
+    @property
+    def version(self) -> str:
+        """That of the policy in force."""
+        return self.app.plan.version
 
     async def start(self) -> None:
         """Load, open, listen. Raises PolicyError or BadAddress, with nothing left open."""
@@ -85,24 +85,11 @@ class Server:
             self._core = Core(self.app)
             self._front = Front(self._connect, self._settings)
             self._warn_of_certificates()
-            for address, tls in self._listen:
-                self.urls.append(await self._serve(self._front, address, tls=tls))
+            for address in self._listen:
+                self.urls.append((await self._front.listen(address)).url)
         except BaseException:
             await self.stop()
             raise
-
-    async def _serve(self, front: Front, address: str, *, tls: bool) -> str:
-        """Listen on an address; the URL that it then has."""
-        host, port = split_address(address)
-        try:
-            host, port = front.serve(await bound_socket(host, port), tls=tls)
-        except OSError as error:
-            raise BadAddress(
-                f"cannot listen on {address}: {error.strerror or error}; "
-                f"stop what uses it, or choose another with {'--listen-tls' if tls else '--listen'}"
-            ) from error
-        scheme = "https" if tls else "http"
-        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
     async def stop(self) -> None:
         """Stop accepting, let requests under way finish within the policy's time, close all."""
@@ -114,11 +101,6 @@ class Server:
         await asyncio.gather(*self._streams, return_exceptions=True)
         await self.app.close()
         await self._upstream.close()
-
-    def reload_soon(self) -> None:
-        """Read the policies again, as soon as the loop gets to it; one reload at a time."""
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.ensure_future(self.reload())
 
     async def reload(self) -> None:
         """Put the policies as they are now in force, or log their faults and change nothing."""
@@ -149,7 +131,7 @@ class Server:
             url = self._origins[-1].partition("=")[2] or self._origins[-1]
             return parse(DEFAULT_POLICY.format(url=json.dumps(url)), "--origin")
         policy = load(self._policies, self._registry, reuse=running)
-        if policy.core.tls is None and any(tls for _, tls in self._listen):
+        if policy.core.tls is None and any(address.tls for address in self._listen):
             reason = "--listen-tls needs a section 'tls' with certificates in the policy"
             raise PolicyError([Fault("missing-key", reason)])
         return with_origins(policy, self._origins)

@@ -237,11 +237,15 @@ class Soak:
 
 def serve(policy: str, origin: str, told: Connection) -> None:
     """One edgeproxy, until it is killed."""
+    from edgeproxy.engine.listening import ListenAddress
     from edgeproxy.engine.serve import Server
 
     async def main() -> None:
         server = Server(
-            [Path(policy)], [f"site={origin}"], listen=["127.0.0.1:0"], access_log="off"
+            [Path(policy)],
+            [f"site={origin}"],
+            listen=[ListenAddress("127.0.0.1")],
+            access_log="off",
         )
         await server.start()
         told.send(server.urls[0])

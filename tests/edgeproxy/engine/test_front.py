@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.engine.front import Front, FrontSettings, Peer, client_key
+from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.policy.model import Limits
 from tests.hostile import Case, load_corpus
@@ -134,6 +135,10 @@ class Client:
         self.writer.transport.abort()
 
 
+def address_of(address: ListenAddress) -> tuple[str, int]:
+    return address.host, address.port
+
+
 class Place:
     """A front that listens, its core, and a way to connect to it."""
 
@@ -166,7 +171,7 @@ async def place(
     settings = FrontSettings(Limits.model_validate(limits), encoded_slashes)
     core = Core(handler)
     front = Front(core.connect, lambda: settings)
-    where = Place(front, core, await front.listen("127.0.0.1", 0))
+    where = Place(front, core, address_of(await front.listen(ListenAddress("127.0.0.1"))))
     try:
         yield where
     finally:
@@ -420,7 +425,7 @@ async def test_half_closed_client_gets_its_answer() -> None:
 
 async def test_listens_on_several_addresses() -> None:
     async with place() as where:
-        where.address = await where.front.listen("127.0.0.1", 0)
+        where.address = address_of(await where.front.listen(ListenAddress("127.0.0.1")))
         assert statuses(await where.ask(GET)) == [200]
 
 
@@ -428,7 +433,7 @@ async def test_settings_are_asked_for_every_request() -> None:
     current = FrontSettings(Limits())
     core = Core()
     front = Front(core.connect, lambda: current)
-    where = Place(front, core, await front.listen("127.0.0.1", 0))
+    where = Place(front, core, address_of(await front.listen(ListenAddress("127.0.0.1"))))
     client = await where.client()
     client.send(GET)
     await client.until(b"ok")
@@ -645,7 +650,7 @@ async def test_core_that_takes_no_stream_gives_502() -> None:
         raise OSError("no core")
 
     front = Front(connect, lambda: FrontSettings(Limits()))
-    where = Place(front, Core(), await front.listen("127.0.0.1", 0))
+    where = Place(front, Core(), address_of(await front.listen(ListenAddress("127.0.0.1"))))
     assert statuses(await where.ask(GET)) == [502]
     await where.close()
 
@@ -758,7 +763,7 @@ async def test_early_answer_to_an_upload_closes_the_connection() -> None:
 
     core = Early()
     front = Front(core.connect, lambda: FrontSettings(Limits()))
-    where = Place(front, core, await front.listen("127.0.0.1", 0))
+    where = Place(front, core, address_of(await front.listen(ListenAddress("127.0.0.1"))))
     client = await where.client()
     client.send(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 90000\r\n\r\n")
     client.send(b"x" * 30_000)
