@@ -66,6 +66,10 @@ class UpstreamError(Exception):
         self.origin, self.error, self.detail, self.status = origin, error, detail, status
         super().__init__(f"origin {origin!r}: {detail} ({error})")
 
+    def copy(self) -> "UpstreamError":
+        """The same for another client: one that is raised twice would keep both tracebacks."""
+        return UpstreamError(self.origin, self.error, self.detail, status=self.status)
+
 
 @dataclass(slots=True)
 class ClientError(Exception):

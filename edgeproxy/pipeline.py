@@ -88,7 +88,11 @@ async def journey(exchange: Exchange, plan: Plan, fetch: Fetch) -> Response:
         response = await first(plan, phases.admit, exchange)
         if response is None:
             response = await answer(exchange, plan, route, fetch)
-    await each(plan, phases.before_send, exchange, response)
+    try:
+        await each(plan, phases.before_send, exchange, response)
+    except BaseException:
+        await response.body.close()  # nobody will read it
+        raise
     return finished(exchange, response)
 
 

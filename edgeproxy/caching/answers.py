@@ -18,7 +18,7 @@ from edgeproxy.caching.fields import (
     strongly_equal,
     weakly_equal,
 )
-from edgeproxy.caching.tiers import StoredBody
+from edgeproxy.caching.tiers import Readable
 from edgeproxy.http import Body, Headers, Request, Response
 
 _ASKED = frozenset(
@@ -217,7 +217,7 @@ def tailored(
     asked: Asked,
     status: int,
     fields: list[tuple[bytes, bytes]],
-    body: StoredBody,
+    body: bytes | Readable,
     received_at_s: float,
     now_s: float,
 ) -> Response:
@@ -237,7 +237,7 @@ def tailored(
     return Response(status, headers, Body() if asked.is_head else content(body))
 
 
-def content(body: StoredBody, first: int = 0, length: int | None = None) -> Body:
+def content(body: bytes | Readable, first: int = 0, length: int | None = None) -> Body:
     """`length` bytes of `body` from `first` on, or all of it."""
     if length is None:
         length = len(body)
@@ -247,7 +247,7 @@ def content(body: StoredBody, first: int = 0, length: int | None = None) -> Body
 
 
 def _ranged(
-    request: Request, wanted: str, headers: Headers, body: StoredBody, now_s: float
+    request: Request, wanted: str, headers: Headers, body: bytes | Readable, now_s: float
 ) -> Response:
     encoded = (headers.get("content-encoding") or "identity").lower() != "identity"
     span = None if encoded else byte_range(wanted, len(body))
@@ -268,7 +268,7 @@ def _ranged(
     return Response(206, headers, content(body, first, last - first + 1))
 
 
-def _parts(spans: list[tuple[int, int]], headers: Headers, body: StoredBody) -> Response:
+def _parts(spans: list[tuple[int, int]], headers: Headers, body: bytes | Readable) -> Response:
     """Several ranges in the order in which they were asked for (RFC 9110, section 14.6)."""
     boundary = secrets.token_hex(12)  # nobody can have put it into the body
     of_each = "".join(

@@ -8,15 +8,26 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from edgeproxy.caching.answers import Asked
 from edgeproxy.caching.background import Background
-from edgeproxy.caching.bodies import Budget, Held
+from edgeproxy.caching.bodies import Budget
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.encodings import wanted
 from edgeproxy.caching.errand import Answer, Errand, Forward
 from edgeproxy.caching.fetching import TROUBLE_STATUSES, Fetcher
-from edgeproxy.caching.flights import Failed, Flight, Kept, Outcome, Single, Stale
+from edgeproxy.caching.flights import (
+    Coming,
+    Failed,
+    Flight,
+    GivenAway,
+    Kept,
+    Outcome,
+    Reading,
+    Single,
+    Stale,
+)
 from edgeproxy.caching.keeping import Keeper
 from edgeproxy.caching.levels import Found, Levels
 from edgeproxy.caching.purges import Purges, Selection
@@ -237,12 +248,12 @@ class Cache:
         if stale_for_s >= use.while_revalidating_s:
             return False
         if self._flight(errand, found) is None:
-            self._take_off(errand, found, self._new_flight(errand, in_background=True))
+            self._take_off(errand, found, self._new_flight(errand, found, in_background=True))
         return True
 
     def _probe(self, errand: Errand, found: Found) -> None:
         """Ask for news of a page that is at hand, to see whether its origin is back."""
-        flight = self._new_flight(errand, in_background=True)
+        flight = self._new_flight(errand, found, in_background=True)
         self._take_off(errand, found, flight)
         assert flight.task is not None
         flight.task.add_done_callback(lambda _: self.health.end_probe(errand.origin))
@@ -254,8 +265,11 @@ class Cache:
             return None
         return flight
 
-    def _new_flight(self, errand: Errand, **how: bool) -> Flight:
-        return Flight(errand.key, errand.url, self.purges.stamp(), **how)
+    def _new_flight(self, errand: Errand, found: Found, *, in_background: bool = False) -> Flight:
+        """A fetch that others may join from now on."""
+        flight = Flight(errand.key, errand.url, self.purges.stamp(), in_background=in_background)
+        self._flights[errand.key, found.id] = flight
+        return flight
 
     async def _load(self, errand: Errand) -> Found:
         headers = errand.request.headers
@@ -268,7 +282,7 @@ class Cache:
         if asked.has_credentials and not (found.entry and may_reuse(found.entry, asked)):
             return await self._alone(errand, found, "bypass; detail=authorization")
         if found.entry is None:
-            if asked.is_head:
+            if asked.is_head and self._flight(errand, found) is None:
                 return await self._alone(errand, found, fwd_of(found))
             if self.keeper.is_hit_for_miss(found.id):
                 return await self._alone(errand, found, "bypass; detail=hit_for_miss")
@@ -286,13 +300,17 @@ class Cache:
             flight = self._flight(errand, found)
             if flight is None:
                 return await self._lead(errand, found)
-            outcome = await flight.follow()
+            outcome = await flight.follow(needs_length=errand.asked.range is not None)
             match outcome:
+                case Coming() if self._suits(errand, outcome):
+                    status = self._collapsed(errand, found, outcome.entry)
+                    response = await self._along(errand, flight, outcome, is_reused=True)
+                    return Answer(response, "collapsed", status)
                 case Kept() | Stale() if self._suits(errand, outcome):
-                    return self._follower_answer(errand, found, outcome, self._now())
-                case Kept(entry, shared=True) if not is_chosen(entry, errand):
+                    return self._follower_answer(errand, found, outcome)
+                case Kept(entry, True) | Coming(entry) if not is_chosen(entry, errand):
                     await flight.ended()  # by then the tiers know which variants there are
-                case Kept(entry, shared=True) if self._is_overtaken(entry, errand):
+                case Kept(entry, True) | Coming(entry) if self._is_overtaken(entry, errand):
                     pass
                 case Stale():
                     pass
@@ -303,7 +321,9 @@ class Cache:
                     if is_own_try:
                         raise _unavailable(errand, response.status)
                 case _:
+                    await flight.leave()
                     return await self._alone(errand, found, fwd_of(found))
+            await flight.leave()
             found = await self._load(errand)
             now_s = self._now()
             fresh_for_s = left_s(found.entry, errand.rule, now_s) if found.entry else 0.0
@@ -311,7 +331,7 @@ class Cache:
                 return hit(errand, found, fresh_for_s, now_s)
         return await self._alone(errand, found, fwd_of(found))
 
-    def _suits(self, errand: Errand, outcome: Kept | Stale) -> bool:
+    def _suits(self, errand: Errand, outcome: Kept | Coming | Stale) -> bool:
         entry = outcome.entry
         if not (is_chosen(entry, errand) and may_reuse(entry, errand.asked)):
             return False
@@ -319,18 +339,17 @@ class Cache:
             return self.purges.seen(entry, errand.url) is not None
         if self._is_overtaken(entry, errand):
             return False
-        return outcome.shared and left_s(entry, errand.rule, self._now()) > 0
+        is_shared = not outcome.body.is_cut_short if isinstance(outcome, Coming) else outcome.shared
+        return is_shared and left_s(entry, errand.rule, self._now()) > 0
 
     def _is_overtaken(self, entry: StoredResponse, errand: Errand) -> bool:
         """Whether `entry`, just fetched, was purged while it was on its way."""
         return self.purges.seen(entry, errand.url) is not entry
 
     async def _lead(self, errand: Errand, found: Found) -> Answer:
-        asked = errand.asked
-        may_stream = not (asked.is_head or asked.has_conditions or asked.range is not None)
-        flight = self._new_flight(errand, may_stream=may_stream)
+        flight = self._new_flight(errand, found)
         self._take_off(errand, found, flight)
-        return await self._answer(errand, await flight.lead(), fwd_of(found))
+        return await self._answer(errand, found, flight, fwd_of(found))
 
     async def _alone(
         self, errand: Errand, found: Found, fwd: str, *, as_asked: bool = True
@@ -338,24 +357,23 @@ class Cache:
         """Fetch for this client only; `as_asked` with its own conditions and range."""
         if errand.asked.is_head and as_asked:
             response = await self.fetcher.ask(errand, errand.own_request())
-            self.fetcher.hide_tags(response.headers)
+            self.hide_tags(response.headers)
             verdict = "pass" if fwd.startswith("bypass") else "miss"
             status = f"edgeproxy; fwd={fwd}; fwd-status={response.status}"
             return Answer(response, verdict, status)
-        held = self.body_memory.hold()
-        try:
-            outcome = await self.fetcher.fetch(errand, found, None, held, as_asked=as_asked)
-        except BaseException:
-            held.release()
-            raise
-        if isinstance(outcome, Kept):
-            self.background.begin(self._keep(errand, found, outcome, None, held))
-        else:
-            held.release()
-        return await self._answer(errand, outcome, fwd)
+        flight = Flight(errand.key)
+        self._take_off(errand, found, flight, as_asked=as_asked)
+        return await self._answer(errand, found, flight, fwd, as_asked=as_asked)
 
-    async def _answer(self, errand: Errand, outcome: Outcome, fwd: str) -> Answer:
-        """What a fetch brought, as an answer to the client that caused it."""
+    async def _answer(
+        self, errand: Errand, found: Found, flight: Flight, fwd: str, *, as_asked: bool = False
+    ) -> Answer:
+        """What a fetch brings, as an answer to the client that caused it.
+
+        `as_asked`, the origin has seen its range, and what it makes of that is as good as it gets.
+        """
+        may_cut = errand.asked.range is not None and not as_asked
+        outcome = await flight.lead(needs_length=may_cut)
         now_s = self._now()
         match outcome:
             case Kept(entry, shared, fwd_status, detail):
@@ -367,36 +385,69 @@ class Cache:
                 verdict = "revalidated" if fwd_status == 304 else "miss"
                 verdict = "stale" if detail == "gone" else verdict
                 return Answer(response, verdict, f"edgeproxy; {status}")
+            case Coming(entry, _, fwd_status):
+                ttl_s = int(left_s(entry, errand.rule, now_s))
+                status = f"fwd={fwd}; fwd-status={fwd_status}; stored; ttl={ttl_s}"
+                response = await self._along(errand, flight, outcome, is_reused=False)
+                return Answer(response, "miss", f"edgeproxy; {status}")
             case Stale(entry, fwd_status):
                 return self._stale_on_error(errand, entry, now_s, fwd_status, fwd)
             case Single(response, reason, too_large):
-                response = await self._single(errand, response, too_large=too_large)
+                response = await self._single(errand, response, again=too_large and may_cut)
                 status = f"fwd={fwd}; fwd-status={response.status}; {reason}"
                 verdict = "pass" if fwd.startswith("bypass") else "miss"
                 return Answer(response, verdict, f"edgeproxy; {status}")
+            case GivenAway():
+                await flight.leave()
+                return await self._alone(errand, found, fwd)
             case Failed(error):
                 raise error
 
-    async def _single(self, errand: Errand, response: Response, *, too_large: bool) -> Response:
-        """A whole response that is not kept, as close as possible to what the client wants."""
+    async def _along(
+        self, errand: Errand, flight: Flight, coming: Coming, *, is_reused: bool
+    ) -> Response:
+        """What this client gets of a body that still comes in, from its first byte on."""
+        body = Reading(flight, coming.body, partial(self.fetcher.again, errand, coming.entry))
+        is_measured = coming.body.length is not None
+        if not is_measured:
+            errand = replace(errand, asked=replace(errand.asked, range=None))
+        response = response_of(
+            errand,
+            coming.entry,
+            self._now(),
+            is_reused=is_reused,
+            body=body if is_measured else None,
+        )
+        if errand.asked.is_head or response.status in (304, 412, 416):
+            await body.finish()
+            return response
+        stream = aiter(response.body) if is_measured else body.stream(0, None)
+        length = response.body.length if is_measured else None
+        response.body = Body(None, stream=stream, length=length, close=body.close)
+        return response
+
+    async def _single(self, errand: Errand, response: Response, *, again: bool) -> Response:
+        """A whole response that is not kept, for the client that caused it; asked for `again` if
+        there is less to be sent then."""
         if errand.asked.is_head:
             await response.body.close()
             return replace(response, body=Body())
-        if too_large and errand.asked.range is not None:
+        if again:
             await response.body.close()
             return await self.fetcher.ask(errand, errand.own_request())
         return response
 
     # ------------------------------------------------------------ the fetch itself
 
-    def _take_off(self, errand: Errand, found: Found, flight: Flight) -> None:
-        """Start `flight`. It is in the table first: a task may run before it is returned."""
-        self._flights[errand.key, found.id] = flight
-        flight.task = self.background.begin(self._fly(errand, found, flight))
+    def _take_off(
+        self, errand: Errand, found: Found, flight: Flight, *, as_asked: bool = False
+    ) -> None:
+        """Start `flight`. Whoever may join finds it by now: a task may run at once."""
+        flight.task = self.background.begin(self._fly(errand, found, flight, as_asked=as_asked))
 
         def clear(task: asyncio.Task[None]) -> None:  # also for a task cancelled before it ran
             self._leave_table(found.id, flight)
-            flight.land(Failed(_given_up(errand)))
+            flight.land(Failed(errand.given_up()))
 
         flight.task.add_done_callback(clear)
 
@@ -404,11 +455,11 @@ class Cache:
         if self._flights.get((flight.key, id)) is flight:
             del self._flights[flight.key, id]
 
-    async def _fly(self, errand: Errand, found: Found, flight: Flight) -> None:
+    async def _fly(self, errand: Errand, found: Found, flight: Flight, *, as_asked: bool) -> None:
         outcome: Outcome
         held = self.body_memory.hold()
         try:
-            outcome = await self.fetcher.fetch(errand, found, flight, held)
+            outcome = await self.fetcher.fetch(errand, found, flight, held, as_asked=as_asked)
         except Exception as error:
             outcome = Failed(error)
             if flight.is_unwatched and self.health.trouble(errand.origin) is None:
@@ -418,21 +469,14 @@ class Cache:
             held.release()
             raise
         flight.land(outcome)
-        if isinstance(outcome, Kept):
-            await self._keep(errand, found, outcome, flight, held)
-        held.release()
-        self._leave_table(found.id, flight)
-        if isinstance(outcome, Single) and not flight.has_leader:
-            await outcome.response.body.close()
-
-    async def _keep(
-        self, errand: Errand, found: Found, outcome: Kept, flight: Flight | None, held: Held
-    ) -> None:
-        """Store what was fetched; until then its body counts as held."""
         try:
-            await self.keeper.keep(errand, found, outcome, flight)
+            if isinstance(outcome, Kept):
+                await self.keeper.keep(errand, found, outcome, flight)
         finally:
-            held.release()
+            if not flight.is_cut_short:
+                held.release()
+        self._leave_table(found.id, flight)
+        await flight.tidy()
 
     # ------------------------------------------------------------ how it is told
 
@@ -445,15 +489,17 @@ class Cache:
         cause = Cause(status=fwd_status) if fwd_status else self.health.cause(errand.origin)
         return stale(errand, entry, now_s, status, cause)
 
-    def _follower_answer(
-        self, errand: Errand, found: Found, outcome: Kept | Stale, now_s: float
-    ) -> Answer:
+    def _follower_answer(self, errand: Errand, found: Found, outcome: Kept | Stale) -> Answer:
+        now_s = self._now()
         if isinstance(outcome, Stale):
-            status = outcome.fwd_status
-            return self._stale_on_error(errand, outcome.entry, now_s, status, fwd_of(found))
-        ttl_s = int(left_s(outcome.entry, errand.rule, now_s))
-        line = f"edgeproxy; fwd={fwd_of(found)}; collapsed; ttl={ttl_s}"
-        return Answer(response_of(errand, outcome.entry, now_s), "collapsed", line)
+            fwd = fwd_of(found)
+            return self._stale_on_error(errand, outcome.entry, now_s, outcome.fwd_status, fwd)
+        status = self._collapsed(errand, found, outcome.entry)
+        return Answer(response_of(errand, outcome.entry, now_s), "collapsed", status)
+
+    def _collapsed(self, errand: Errand, found: Found, entry: StoredResponse) -> str:
+        ttl_s = int(left_s(entry, errand.rule, self._now()))
+        return f"edgeproxy; fwd={fwd_of(found)}; collapsed; ttl={ttl_s}"
 
 
 def _coding(accept_encoding: str | None) -> str:
@@ -477,10 +523,6 @@ def _with_key(answer: Answer, key: str) -> Answer:
     return replace(answer, status=f'{answer.status}; key="{shown}"')
 
 
-def _given_up(errand: Errand) -> UpstreamError:
-    return errand.failure("connection_terminated", "the fetch was given up")
-
-
 def _unavailable(errand: Errand, status: int) -> UpstreamError:
     return errand.failure("destination_unavailable", f"it answers {status}", status=503)
 
@@ -488,5 +530,5 @@ def _unavailable(errand: Errand, status: int) -> UpstreamError:
 def _own_error(errand: Errand, error: Exception) -> Exception:
     """What another client's fetch failed with, as an error of this one's own."""
     if isinstance(error, UpstreamError):
-        return UpstreamError(error.origin, error.error, error.detail, status=error.status)
+        return error.copy()
     return errand.failure("proxy_internal_error", f"another fetch failed: {error}")

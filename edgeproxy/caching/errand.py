@@ -59,3 +59,7 @@ class Errand:
     def failure(self, error: str, detail: str, *, status: int = 502) -> UpstreamError:
         """What went wrong at this errand's origin, with an `error` of RFC 9209."""
         return UpstreamError(self.origin, error, detail, status=status)
+
+    def given_up(self) -> UpstreamError:
+        """The fetch was ended before the origin had answered."""
+        return self.failure("connection_terminated", "the fetch was given up")

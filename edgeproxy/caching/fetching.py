@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
 from edgeproxy.caching.bodies import Growing, Held
@@ -18,7 +17,7 @@ from edgeproxy.caching.fields import (
     updated_fields,
     validators,
 )
-from edgeproxy.caching.flights import Flight, Kept, Outcome, Single, Stale
+from edgeproxy.caching.flights import Coming, Flight, Kept, Outcome, Single, Stale
 from edgeproxy.caching.freshness import initial_age_s, retry_after_s
 from edgeproxy.caching.keeping import Keeper
 from edgeproxy.caching.levels import Found, vary_names
@@ -27,17 +26,18 @@ from edgeproxy.caching.renewal import (
     gone,
     is_kept_though_gone,
     is_news_of,
+    is_same_kind,
     is_worth_keeping,
     says_the_same,
     unchanged,
 )
-from edgeproxy.caching.reuse import left_s, response_of, ruled_stale_use
+from edgeproxy.caching.reuse import left_s, ruled_stale_use
 from edgeproxy.caching.rules import jittered_s, ruled_lifetime_s, unstorable
 from edgeproxy.caching.tiers import StoredResponse
 from edgeproxy.caching.variants import selection
 from edgeproxy.errors import UpstreamError
 from edgeproxy.health import Health
-from edgeproxy.http import Body, Headers, Request, Response
+from edgeproxy.http import Headers, Request, Response
 
 TROUBLE_STATUSES = frozenset((429, 500, 502, 503, 504))
 """Answers that a stale copy is better than."""
@@ -74,10 +74,10 @@ class Fetcher:
         self,
         errand: Errand,
         found: Found,
-        flight: Flight | None,
+        flight: Flight,
         held: Held,
         *,
-        as_asked: bool = False,
+        as_asked: bool,
     ) -> Outcome:
         """Ask the origin, and take its answer in as far as it may be kept."""
         stale = None if as_asked else found.entry
@@ -181,7 +181,7 @@ class Fetcher:
         found: Found,
         response: Response,
         requested_at_s: float,
-        flight: Flight | None,
+        flight: Flight,
         stale: StoredResponse | None,
         held: Held,
     ) -> Outcome:
@@ -234,12 +234,7 @@ class Fetcher:
         return jittered_s(errand.rule, lifetime_s, age_s, self._chance())
 
     async def _read(
-        self,
-        errand: Errand,
-        entry: StoredResponse,
-        response: Response,
-        flight: Flight | None,
-        held: Held,
+        self, errand: Errand, entry: StoredResponse, response: Response, flight: Flight, held: Held
     ) -> bytes | None:
         """The whole body; None if it is too large or memory is short, and still to be read then.
 
@@ -255,73 +250,56 @@ class Fetcher:
         at_first = min(STREAM_ABOVE_BYTES, self._max_object_size)
         if not held.grow_to(at_first if declared is None else declared):
             return None
+        growing = Growing(body, expected, held)
         try:
             data = await body.peek(at_first)
-            if data is None and flight is not None and flight.may_stream and flight.has_leader:
-                data = await self._read_along(errand, entry, response, flight, held, expected)
-            elif data is None:
-                data = await self._read_on(body, at_first, held)
-        except UpstreamError:
-            await body.close()
-            raise
-        except Exception as error:
-            await body.close()
-            raise errand.failure(INCOMPLETE, str(error) or type(error).__name__) from error
-        except asyncio.CancelledError:
-            await body.close()
-            raise
-        if data is None:
-            return None
-        await body.close()
-        if expected is not None and len(data) != expected:
-            raise errand.failure(INCOMPLETE, f"{len(data)} of {expected} bytes came")
-        return data
-
-    async def _read_on(self, body: Body, size: int, held: Held) -> bytes | None:
-        """The same beyond the first `size` bytes, for as long as there is room for more."""
-        data = None
-        while data is None and size < self._max_object_size:
-            size = min(2 * size, self._max_object_size)
-            if not held.grow_to(size):
-                return None
-            data = await body.peek(size)
-        return data
-
-    async def _read_along(
-        self,
-        errand: Errand,
-        entry: StoredResponse,
-        response: Response,
-        flight: Flight,
-        held: Held,
-        expected: int | None,
-    ) -> bytes | None:
-        """The same, while the leader already gets what has come in."""
-        growing = Growing(response.body)
-        is_open = True
-
-        async def close() -> None:
-            nonlocal is_open
-            if is_open:
-                is_open = False
-                if expected is None or growing.size < expected:
-                    flight.leader_left()
-
-        head = response_of(errand, entry, self._now(), is_reused=False)
-        body = Body(None, stream=growing.__aiter__(), length=expected, close=close)
-        flight.hand_over(Response(head.status, head.headers, body), "stored")
-        try:
-            data = await growing.take(self._max_object_size, held)
+            if data is None and at_first < self._max_object_size:
+                flight.tell(Coming(entry, growing, response.status))
+                data = await growing.take(self._max_object_size)
             if data is not None and expected is not None and len(data) != expected:
                 raise errand.failure(INCOMPLETE, f"{len(data)} of {expected} bytes came")
-        except Exception as error:
-            failure = (
-                error
-                if isinstance(error, UpstreamError)
-                else errand.failure(INCOMPLETE, str(error))
-            )
-            growing.end(failure)
+        except BaseException as error:
+            growing.end(failure := _failure(errand, error))
+            await body.close()
+            if failure is error or not isinstance(error, Exception):
+                raise
             raise failure from error
+        growing.end()
         if data is not None:
-            growing.end()
+            await body.close()
         return data
+
+    async def again(
+        self, errand: Errand, entry: StoredResponse, start: bytes
+    ) -> AsyncGenerator[bytes]:
+        """What follows `start` in the body of `entry`, by another fetch.
+
+        For a client that has got `start` from a fetch that it can share no longer. The origin has
+        to send those very bytes again, or it is not known to go on with the same body.
+        """
+        response = await self.ask(errand, errand.upstream_request(None))
+        try:
+            has_changed = errand.failure(INCOMPLETE, "it has changed while it was sent")
+            if response.status != entry.status or not is_same_kind(entry.headers, response.headers):
+                raise has_changed
+            at = 0
+            async for piece in response.body:
+                known = piece[: len(start) - at]
+                if not start.startswith(known, at):
+                    raise has_changed
+                at += len(known)
+                if len(known) < len(piece):
+                    yield piece[len(known) :]
+            if at < len(start):
+                raise has_changed
+        finally:
+            await response.body.close()
+
+
+def _failure(errand: Errand, error: BaseException) -> UpstreamError:
+    """What those are told who read along."""
+    if isinstance(error, UpstreamError):
+        return error
+    if isinstance(error, Exception):  # a body that a plugin made
+        return errand.failure(INCOMPLETE, str(error) or type(error).__name__)
+    return errand.given_up()

@@ -49,12 +49,10 @@ class Keeper:
         """Forget which answers could not be shared."""
         self._hit_for_miss.clear()
 
-    async def keep(
-        self, errand: Errand, found: Found, outcome: Kept, flight: Flight | None
-    ) -> None:
+    async def keep(self, errand: Errand, found: Found, outcome: Kept, flight: Flight) -> None:
         """Store what was fetched, in place of what was `found`."""
         entry = outcome.entry
-        if flight is not None and flight.is_doomed:
+        if flight.is_doomed:
             return
         if self._now() - entry.requested_at_s > SLOWEST_FETCH_S:
             return  # the mark of a purge meanwhile may be gone again

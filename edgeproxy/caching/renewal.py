@@ -39,8 +39,13 @@ def says_the_same(stale: StoredResponse, entry: StoredResponse, body: bytes) -> 
         and stale.status == entry.status
         and is_same(stale.body, body)
         and stale.vary == entry.vary
-        and all(stale.headers.joined(n) == entry.headers.joined(n) for n in _OF_THE_BYTES)
+        and is_same_kind(stale.headers, entry.headers)
     )
+
+
+def is_same_kind(one: Headers, other: Headers) -> bool:
+    """Whether both say the same of the bytes that come with them."""
+    return all(one.joined(name) == other.joined(name) for name in _OF_THE_BYTES)
 
 
 def unchanged(stale: StoredResponse, entry: StoredResponse) -> StoredResponse:

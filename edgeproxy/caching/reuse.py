@@ -17,7 +17,7 @@ from edgeproxy.caching.freshness import (
 )
 from edgeproxy.caching.levels import Found
 from edgeproxy.caching.rules import policy_ttl_s
-from edgeproxy.caching.tiers import StoredResponse
+from edgeproxy.caching.tiers import Readable, StoredResponse
 from edgeproxy.caching.variants import selection
 from edgeproxy.health import Cause
 from edgeproxy.http import Headers, Response
@@ -89,9 +89,14 @@ def fwd_of(found: Found) -> str:
 
 
 def response_of(
-    errand: Errand, entry: StoredResponse, now_s: float, *, is_reused: bool = True
+    errand: Errand,
+    entry: StoredResponse,
+    now_s: float,
+    *,
+    is_reused: bool = True,
+    body: Readable | None = None,
 ) -> Response:
-    """What `entry` says to this client now."""
+    """What `entry` says to this client now; with `body`, if its own is elsewhere."""
     age_s = int(current_age_s(entry.age_s, entry.stored_at_s, now_s))
     fields = entry.headers.fields.copy()
     rule = errand.rule
@@ -104,12 +109,12 @@ def response_of(
             fields = headers.fields
     if is_reused or age_s:
         fields.append((b"Age", b"%d" % age_s))
-    body = entry.body
+    content = entry.body if body is None else body
     if entry.encoded:
         fields = with_vary(fields)
         if (encoded := chosen(entry, errand.wanted)) is not None:
-            coding, body = encoded
-            fields = encoded_fields(fields, coding, len(body))
+            coding, content = encoded
+            fields = encoded_fields(fields, coding, len(content))
     return tailored(
-        errand.request, errand.asked, entry.status, fields, body, entry.stored_at_s, now_s
+        errand.request, errand.asked, entry.status, fields, content, entry.stored_at_s, now_s
     )

@@ -12,18 +12,22 @@ if TYPE_CHECKING:
     from edgeproxy.caching.purges import Mark
 
 
-class LazyBody(Protocol):
-    """A body that stays where it is kept, on disk for example, and is read in pieces.
-
-    Every byte is proven before it is given out: damage raises an OSError, which ends the answer
-    before its end, and the entry goes.
-    """
+class Readable(Protocol):
+    """A body that is not in memory as a whole, and is read in pieces."""
 
     def __len__(self) -> int: ...
 
     def stream(self, first: int, length: int) -> AsyncIterator[bytes]:
         """`length` bytes from position `first` on, in pieces."""
         ...
+
+
+class LazyBody(Readable, Protocol):
+    """A body that stays where it is kept, on disk for example.
+
+    Every byte is proven before it is given out: damage raises an OSError, which ends the answer
+    before its end, and the entry goes.
+    """
 
     async def read(self) -> bytes:
         """All of it."""

@@ -15,7 +15,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -59,12 +61,30 @@ class _Response(aiohttp.ClientResponse):
             del protocol.read  # the class's own again
 
 
+class _Protocol(ResponseHandler):
+    """Tells who reads a body when its chunks are no chunks any more.
+
+    aiohttp closes the connection and stops its clocks, and would let the reader wait until the
+    exchange as a whole takes too long.
+    """
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if isinstance(exc, HttpProcessingError) and body is not None and not body.is_eof():
+            body.set_exception(aiohttp.ClientPayloadError("its chunks are framed badly"))
+
+
 class _Connector(aiohttp.TCPConnector):
     """Hands out a resting connection only if nothing has come in on it: no bytes, not its end.
 
     What came unasked would be taken for the answer to the next request, whoever sends it. A
     request that is tried again because such a connection closed gets a new one.
     """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._factory = functools.partial(_Protocol, loop=self._loop)  # type: ignore[assignment]
 
     async def _get(self, key: Any, traces: Any) -> Any:
         if _has_reused.get():
