@@ -334,6 +334,10 @@ class Facts:
             self._values[name] = compute()
         return self._values[name]
 
+    def is_pinned(self, name: str) -> bool:
+        """Whether the value was given from outside, for a rehearsal."""
+        return name in self._pinned
+
     def known(self) -> dict[str, Any]:
         """Everything worked out so far, by name."""
         return dict(self._values)
@@ -402,6 +406,7 @@ class Exchange:
     client: Address = field(default_factory=lambda: ipaddress.IPv4Address("127.0.0.1"))
     facts: Facts = field(default_factory=Facts)
     id: str = field(default_factory=lambda: f"{_boot}{next(_ids):08x}")
+    at_s: float = field(default_factory=time.time)  # when it came; rehearsals may say another time
     started_s: float = field(default_factory=time.monotonic)
     policy: str = ""  # the version of the policy that decides
     route: str | None = None  # the name of the route that matched

@@ -41,7 +41,7 @@ from edgeproxy.http import (
     normalise_path,
 )
 from edgeproxy.plan import Hook, Phase, Plan, Route
-from edgeproxy.routing import find
+from edgeproxy.routing import attempts, find
 from edgeproxy.trace import Step, Watch
 
 log = logging.getLogger("edgeproxy")
@@ -103,6 +103,8 @@ async def choose_route(exchange: Exchange, plan: Plan) -> tuple[Route, tuple[str
     needed = max((candidate.max_body_bytes for candidate in candidates), default=0)
     if needed:
         await request.body.peek(needed)
+    if exchange.trace is not None:
+        exchange.trace.attempts = attempts(candidates, exchange)
     found = find(candidates, exchange)
     if found is None:
         raise ClientError(404, "no route of the policy matches this request")
@@ -210,11 +212,15 @@ async def go_upstream(
 ) -> Response:
     """One trip to the origin, with the hooks on either side of it."""
     await each(plan, route.phases.before_fetch, exchange, request)
+    if exchange.trace is not None:
+        exchange.trace.asked = request
     response = await fetch(origin, request)
     clean_response(response, origin)
     if response.status == 404 and origin.static:
         await refuse_missing_site(response, origin)
     await each(plan, route.phases.after_fetch, exchange, response)
+    if exchange.trace is not None:
+        exchange.trace.received = response.copy()
     return response
 
 

@@ -228,6 +228,7 @@ def _add_route(
                     name.lower() for clause in match.clauses for name in clause.matcher.varies_by
                 ),
                 max_body_bytes=max((c.matcher.max_body_bytes for c in match.clauses), default=0),
+                seen=tuple(clause.matcher.seen for clause in match.clauses),
             )
             index.add(match.core.host, path, candidate)
 

@@ -127,6 +127,13 @@ class Matcher[T](RootModel[T]):
         """Whether `exchange` matches. Pure: reads the request and facts, changes nothing."""
         raise NotImplementedError(type(self).__name__)
 
+    def seen(self, exchange: Exchange) -> Any:
+        """What it looks at in `exchange`, for explanations: a value, or values by name.
+
+        NotImplemented: it does not tell.
+        """
+        return NotImplemented
+
     def compile(self, plugin: Any) -> Callable[[Exchange], bool]:
         """What runs per request. Override to prepare something once; ValueError is a fault."""
         return self.matches

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import re2
 
 from edgeproxy.errors import ClientError
 from edgeproxy.http import Exchange, normalise_path
 from edgeproxy.policy.model import PathMatch
+from edgeproxy.trace import Attempt, Outcome
 
 PathTest = Callable[[str], tuple[str, ...] | None]
 """What the wildcards of a pattern stand for in a path, outermost first; None if it differs."""
@@ -29,6 +31,7 @@ class Candidate[R]:
     clauses: tuple[Callable[[Exchange], bool], ...]
     varies_by: frozenset[str]
     max_body_bytes: int = 0
+    seen: tuple[Callable[[Exchange], Any], ...] = ()  # what each clause looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,33 @@ def find[R](candidates: Iterable[Candidate[R]], exchange: Exchange) -> Found[R] 
         else:
             return Found(candidate.route, captures)
     return None
+
+
+def attempts(candidates: Iterable[Candidate[Any]], exchange: Exchange) -> list[Attempt]:
+    """What `find` does, told: each candidate up to the first that holds, with all its clauses."""
+    found: list[Attempt] = []
+    for candidate in candidates:
+        captures = candidate.path(exchange.request.path)
+        pairs = zip(candidate.clauses, candidate.seen, strict=True) if captures is not None else ()
+        outcomes = tuple(_outcome(clause, seen, exchange) for clause, seen in pairs)
+        found.append(Attempt(candidate.order, candidate.route, captures, outcomes))
+        if found[-1].holds:
+            break
+    return found
+
+
+def _outcome(
+    clause: Callable[[Exchange], bool], seen: Callable[[Exchange], Any], exchange: Exchange
+) -> Outcome:
+    try:
+        return Outcome(bool(clause(exchange)), seen(exchange))
+    except Exception as error:  # a plugin's; the journey itself will meet it
+        return Outcome(False, error=f"{type(error).__name__}: {error}")
+
+
+def fits_host(patterns: Iterable[str], host: str) -> bool:
+    """Whether one of `patterns` is `host`, or covers it."""
+    return not {pattern.lower() for pattern in patterns}.isdisjoint(_host_names(host))
 
 
 def _order(candidate: Candidate[object]) -> tuple[int, int]:

@@ -41,11 +41,45 @@ class Step:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One clause of a match: whether it held, and what it looked at (`Matcher.seen`)."""
+
+    held: bool
+    seen: Any = NotImplemented
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One match that was tried. `order` is its place in the policy: of its route, within that.
+
+    `captures` is what the wildcards of its path stand for, None if the path differs; then no clause
+    was looked at.
+    """
+
+    order: tuple[int, int]
+    route: Any  # as it was compiled
+    captures: tuple[str, ...] | None
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def holds(self) -> bool:
+        return self.captures is not None and all(one.held for one in self.outcomes)
+
+
 @dataclass(slots=True)
 class Trace:
-    """The steps of one exchange, in order."""
+    """What happened to one exchange: the matches that were tried, and the steps, in order.
+
+    `attempts` is None if the journey ended before a route was wanted. `asked` is what the origin
+    was sent, `received` the head of its answer, as it may be stored.
+    """
 
     steps: list[Step] = field(default_factory=list)
+    attempts: list[Attempt] | None = None
+    asked: Request | None = None
+    received: Response | None = None
 
     def begin(self, step: Step, exchange: Exchange, arguments: Sequence[Any]) -> Watch:
         """Look at what `step` may change, before it runs."""

@@ -147,6 +147,7 @@ class _Binder:
             plugins=tuple(self.plugins.values()),
             version=_version(expanded),
             sources=files,
+            root=self.root,
             expanded=expanded,
         )
 
@@ -294,7 +295,7 @@ class _Binder:
             plugin = self.plugins.get(known.name)
             if matcher is not None and plugin is not None:
                 clauses.append(Clause(key, matcher, plugin, entry.node.place))
-        return None if core is None else Match(core, tuple(clauses))
+        return None if core is None else Match(core, tuple(clauses), match.core)
 
     def _filters(self, entries: Iterable[tuple[str, Entry]], label: str) -> tuple[BoundFilter, ...]:
         bound = [self._filter(key, entry, label) for key, entry in entries]

@@ -11,6 +11,7 @@ from edgeproxy.errors import Place
 from edgeproxy.plugin import Filter, Matcher, Plugin
 from edgeproxy.policy.files import Source
 from edgeproxy.policy.model import MatchCore, PolicyCore, RouteCore
+from edgeproxy.policy.source import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,11 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One of a route's matches: all of it must hold."""
+    """One of a route's matches: all of it must hold. `node` is where it stands."""
 
     core: MatchCore
     clauses: tuple[Clause, ...]
+    node: Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Policy:
     """`version` is 12 hex digits of the hash of what was read; `expanded` the long form as data.
 
     `sources` are the files, or what stands for them: reading them again gives the same policy.
+    `root` is what they say as one block, with places.
     """
 
     core: PolicyCore
@@ -72,6 +75,7 @@ class Policy:
     plugins: tuple[LoadedPlugin, ...]
     version: str
     sources: tuple[Source, ...]
+    root: Node
     expanded: Mapping[str, Any]
 
     @property

@@ -88,23 +88,39 @@ class BodyCondition(Config):
 def body_test(condition: BodyCondition) -> Callable[[Exchange], bool]:
     """Whether a body meets the condition; no if it is too large, of another type or malformed."""
     if condition.form is not None:
-        parse, holds = form_fields, _form_test(condition.form)
+        holds = _form_test(condition.form)
     else:
         assert condition.json_ is not None
-        parse, holds = json_value, _json_test(condition.json_)
-    max_size = condition.max_size
+        holds = _json_test(condition.json_)
 
     def matches(exchange: Exchange) -> bool:
-        data = exchange.request.body.data
-        if not data or len(data) > max_size:
-            return False
-        fields = exchange.request.headers.fields
-        if (field_value(fields, b"content-encoding") or "identity").lower() != "identity":
-            return False
-        found = parse(field_value(fields, b"content-type") or "", data)
+        found = _parsed(condition, exchange)
         return found is not ABSENT and holds(found)
 
     return matches
+
+
+def body_values(condition: BodyCondition, exchange: Exchange) -> dict[str, Any] | None:
+    """What the condition is about: the named fields or values; None if the body cannot be read."""
+    found = _parsed(condition, exchange)
+    if found is ABSENT:
+        return None
+    if condition.form is not None:
+        return {name: found.get(name) for name in condition.form}
+    values = {at: pointed_at(found, reference_tokens(at)) for at in condition.json_ or ()}
+    return {at: None if value is ABSENT else value for at, value in values.items()}
+
+
+def _parsed(condition: BodyCondition, exchange: Exchange) -> Any:
+    """What the body holds; ABSENT if it is too large, encoded, malformed or of another type."""
+    data = exchange.request.body.data
+    if not data or len(data) > condition.max_size:
+        return ABSENT
+    fields = exchange.request.headers.fields
+    if (field_value(fields, b"content-encoding") or "identity").lower() != "identity":
+        return ABSENT
+    parse = form_fields if condition.form is not None else json_value
+    return parse(field_value(fields, b"content-type") or "", data)
 
 
 def _form_test(conditions: Mapping[str, Condition[Any]]) -> Callable[[Any], bool]:

@@ -284,6 +284,18 @@ def expression_test(
     return matches
 
 
+def read_names(source: str, exchange: Exchange) -> dict[str, Any]:
+    """What `source` reads of `exchange`: each variable, or of a map each key."""
+    names = names_in(source)
+    found: dict[str, Any] = {}
+    for name in sorted(names.variables):
+        value, keys = _reader(name, names)(exchange), names.keys.get(name)
+        found |= (
+            {f"{name}.{key}": value.get(key) for key in sorted(keys)} if keys else {name: value}
+        )
+    return found
+
+
 def _kind_words(kind: str) -> str:
     return "a value of any type" if kind == "dyn" else kind
 

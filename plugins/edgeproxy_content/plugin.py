@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from edgeproxy.api import Config, Exchange, Fact, Matcher, OneOrMany, hookimpl
 from edgeproxy.api import Plugin as BasePlugin
 
-from .body import BodyCondition, body_test
+from .body import BodyCondition, body_test, body_values
 from .device import Device, device_of
-from .expression import MAX_LENGTH, check, expression_test, names_in
+from .expression import MAX_LENGTH, check, expression_test, names_in, read_names
 from .language import TAG, covers, favourite, language_test, negotiator
 from .media import TYPE, media_test
 from .text import (
@@ -22,6 +22,7 @@ from .text import (
     cookie_test,
     field_value,
     header_test,
+    query_parameters,
     query_test,
 )
 
@@ -72,6 +73,9 @@ class Content(Config):
 class Method(Matcher[Annotated[OneOrMany[MethodName], Field(min_length=1)]]):
     """The method, in upper case. HEAD is a method of its own."""
 
+    def seen(self, exchange: Exchange) -> Any:
+        return exchange.request.method
+
     def compile(self, plugin: Any) -> Test:
         wanted = frozenset(self.root)
         return lambda exchange: exchange.request.method in wanted
@@ -79,6 +83,9 @@ class Method(Matcher[Annotated[OneOrMany[MethodName], Field(min_length=1)]]):
 
 class Scheme(Matcher[Literal["http", "https"]]):
     """How the client reached the proxy."""
+
+    def seen(self, exchange: Exchange) -> Any:
+        return exchange.request.scheme
 
     def matches(self, exchange: Exchange) -> bool:
         return exchange.request.scheme == self.root
@@ -91,12 +98,19 @@ class Header(Matcher[FieldConditions]):
     def varies_by(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(sorted(self.root))
 
+    def seen(self, exchange: Exchange) -> Any:
+        return {name: exchange.request.headers.joined(name) for name in self.root}
+
     def compile(self, plugin: Any) -> Test:
         return header_test(self.root)
 
 
 class Query(Matcher[TextConditions]):
     """Query parameters and their conditions, such as `{page: "2"}`."""
+
+    def seen(self, exchange: Exchange) -> Any:
+        parameters = query_parameters(exchange.request.query)
+        return {name: parameters.get(name) for name in self.root}
 
     def compile(self, plugin: Any) -> Test:
         return query_test(self.root)
@@ -107,6 +121,10 @@ class Cookie(Matcher[TextConditions]):
 
     varies_by = ("cookie",)
 
+    def seen(self, exchange: Exchange) -> Any:
+        cookies = exchange.request.cookies()
+        return {name: cookies.get(name) for name in self.root}
+
     def compile(self, plugin: Any) -> Test:
         return cookie_test(self.root)
 
@@ -115,6 +133,9 @@ class Language(Matcher[Annotated[OneOrMany[Tag], Field(min_length=1)]]):
     """The language that the client likes best, such as `de`."""
 
     varies_by = ("accept-language",)
+
+    def seen(self, exchange: Exchange) -> Any:
+        return exchange.facts[LANGUAGE]
 
     def compile(self, plugin: Plugin) -> Test:
         offered = plugin.config.languages
@@ -130,6 +151,9 @@ class DeviceClass(Matcher[Annotated[OneOrMany[Device], Field(min_length=1)]]):
 
     varies_by = ("user-agent", "sec-ch-ua-mobile")
 
+    def seen(self, exchange: Exchange) -> Any:
+        return exchange.facts[DEVICE]
+
     def compile(self, plugin: Any) -> Test:
         wanted: frozenset[str] = frozenset(self.root)
         return lambda exchange: exchange.facts[DEVICE] in wanted
@@ -143,6 +167,9 @@ class MediaType(Matcher[Annotated[OneOrMany[MediaTypeName], Field(min_length=1)]
 
     varies_by = ("accept",)
 
+    def seen(self, exchange: Exchange) -> Any:
+        return {"accept": field_value(exchange.request.headers.fields, b"accept")}
+
     def compile(self, plugin: Any) -> Test:
         test = media_test(self.root)
         return lambda exchange: test(field_value(exchange.request.headers.fields, b"accept"))
@@ -154,6 +181,9 @@ class Body(Matcher[BodyCondition]):
     @property
     def max_body_bytes(self) -> int:  # type: ignore[override]
         return self.root.max_size
+
+    def seen(self, exchange: Exchange) -> Any:
+        return body_values(self.root, exchange)
 
     def compile(self, plugin: Any) -> Test:
         return body_test(self.root)
@@ -171,6 +201,9 @@ class Expression(Matcher[Annotated[str, Field(min_length=1, max_length=MAX_LENGT
     @property
     def varies_by(self) -> tuple[str, ...]:  # type: ignore[override]
         return names_in(self.root).varies_by
+
+    def seen(self, exchange: Exchange) -> Any:
+        return read_names(self.root, exchange)
 
     def compile(self, plugin: Any) -> Test:
         return expression_test(self.root)

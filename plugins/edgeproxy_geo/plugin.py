@@ -69,6 +69,9 @@ class PlaceMatcher[T](Matcher[Annotated[OneOrMany[T], Field(min_length=1)]]):
     def matches(self, exchange: Exchange) -> bool:
         return self.test()(exchange.facts[self.fact])
 
+    def seen(self, exchange: Exchange) -> Any:
+        return exchange.facts[self.fact]
+
     def compile(self, plugin: Plugin) -> Callable[[Exchange], bool]:
         plugin.require(self.fact)
         fact, test = self.fact, self.test()
