@@ -7,12 +7,13 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from edgeproxy import __version__, log, pages, policytest, remote, warm
+from edgeproxy import __version__, explain, log, pages, policytest, remote, warm
 from edgeproxy.addresses import BadAddress
 from edgeproxy.errors import PluginError, PolicyError
+from edgeproxy.http import Fetch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     schema.set_defaults(command=_schema)
 
     policytest.add_command(commands)
+    explain.add_command(commands, _network)
 
     remote.add_commands(commands)
     warm.add_command(commands)
@@ -90,6 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     plugins = commands.add_parser("plugins", help="list installed plugins and what they add")
     plugins.set_defaults(command=_plugins)
     return parser
+
+
+@contextlib.asynccontextmanager
+async def _network() -> AsyncIterator[Fetch]:
+    """The way to the origins, for a command that has no proxy running."""
+    from edgeproxy.engine.upstream import Upstream
+
+    upstream = Upstream()
+    try:
+        yield upstream.fetch
+    finally:
+        await upstream.close()
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -64,19 +64,20 @@ class AccessLog:
         if self._colour:
             status = f"\033[{_COLOURS.get(line['status'] // 100, '0')}m{status}\033[0m"
         extra = " ".join(
-            f"{name}={_printable(line[name])}"
+            f"{name}={printable(line[name])}"
             for name in ("route", "country", "variant", "origin", "error")
             if line.get(name)
         )
         return (
             f"{line['time'][11:19]} {status} {line['method']:<4} "
-            f"{_printable(line['host'])}{_printable(line['path'])} "
+            f"{printable(line['host'])}{printable(line['path'])} "
             f"{line['bytes']} B {line['duration_ms']:.1f} ms {line['cache']} {extra} "
             f"{line['request_id']}"
         )
 
 
-def _printable(value: Any) -> str:
+def printable(value: Any) -> str:
+    """The text of `value` without what could steer a terminal: it is from clients and origins."""
     return "".join(char if char.isprintable() else "?" for char in str(value))
 
 

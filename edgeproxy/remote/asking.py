@@ -138,8 +138,3 @@ def span(seconds: float) -> str:
         if left >= size:
             return f"{sign}{left / size:.1f}".removesuffix(".0") + unit
     return f"{sign}{left:.0f}s"
-
-
-def printable(text: str) -> str:
-    """`text` without what could steer a terminal: it comes from origins and clients."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

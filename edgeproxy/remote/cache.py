@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from edgeproxy import simulate
-from edgeproxy.remote.asking import Unanswered, add_access, ask, printable, span, told
+from edgeproxy.log import printable
+from edgeproxy.remote.asking import Unanswered, add_access, ask, span, told
 
 
 def add_commands(commands: Any) -> None:
