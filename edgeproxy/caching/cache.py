@@ -236,7 +236,7 @@ class Cache:
     def _may_wait_for_news(self, errand: Errand, found: Found, stale_for_s: float) -> bool:
         """Serve the stale copy now: the origin is down, or is asked in the background."""
         assert found.entry is not None
-        use = ruled_stale_use(found.entry, errand.rule)
+        use = ruled_stale_use(found.entry.headers, errand.rule)
         trouble = self.health.trouble(errand.origin)
         if trouble is not None:
             limit_s = use.if_disconnected_s if trouble.is_disconnected else use.if_status_error_s

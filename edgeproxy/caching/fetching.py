@@ -138,7 +138,7 @@ class Fetcher:
         if self._purges.seen(entry) is None:
             return False  # purged while the origin was asked
         stale_for_s = -left_s(entry, rule, self._now())
-        use = ruled_stale_use(entry, rule)
+        use = ruled_stale_use(entry.headers, rule)
         return stale_for_s < (use.if_disconnected_s if is_disconnected else use.if_status_error_s)
 
     async def _refreshed(
@@ -212,7 +212,7 @@ class Fetcher:
             tags=tags,
             url=errand.url,
         )
-        if fresh_for_s <= age_s and not is_worth_keeping(entry, errand.rule):
+        if fresh_for_s <= age_s and not is_worth_keeping(headers, errand.rule):
             await self._keeper.refuse(errand, found, status)
             return Single(response, "detail=no_freshness")
         body = await self._read(errand, entry, response, flight, held)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeproxy.caching.config import CacheRule
-from edgeproxy.caching.freshness import Unstorable, initial_age_s
+from edgeproxy.caching.freshness import Unstorable, governing, initial_age_s
+from edgeproxy.caching.renewal import is_worth_keeping
 from edgeproxy.caching.rules import policy_ttl_s, ruled_lifetime_s, unstorable
 from edgeproxy.http import Headers, Response
 
@@ -28,8 +29,8 @@ _WORDS: dict[Unstorable, tuple[str, str]] = {
         "RFC 9111, section 5.2.2.7",
     ),
     Unstorable.SET_COOKIE: (
-        "the answer sets a cookie, which must not reach other visitors; remove the cookie in "
-        "before the answer is stored if it is not needed",
+        "the answer sets a cookie, which must not reach other visitors; if nobody needs it, remove "
+        "it where it is set",
         "RFC 9111, section 7.3",
     ),
     Unstorable.AUTHORIZATION: (
@@ -49,6 +50,7 @@ _WORDS: dict[Unstorable, tuple[str, str]] = {
 }
 
 
+_NO_FRESHNESS = "no-freshness"
 _TOO_LARGE = "too-large"
 
 
@@ -56,7 +58,7 @@ def _code(why: Unstorable) -> str:
     return why.name.lower().replace("_", "-")
 
 
-REASONS = (*map(_code, Unstorable), _TOO_LARGE)
+REASONS = (*map(_code, Unstorable), _NO_FRESHNESS, _TOO_LARGE)
 """The codes of judgements that an answer is not stored."""
 
 
@@ -81,36 +83,41 @@ def judge(
     now_s: float,
 ) -> Judgement:
     """What the cache does with `response`, which the origin gave to a GET, under `rule`."""
-    why = unstorable(rule, has_credentials, response.status, response.headers)
+    headers = response.headers
+    why = unstorable(rule, has_credentials, response.status, headers)
     if why is not None:
         words, source = _WORDS[why]
         return Judgement(False, _code(why), words, source)
+    age_s = initial_age_s(headers, requested_at_s, now_s)
+    fresh_s = ruled_lifetime_s(rule, response.status, headers, now_s, age_s)
+    left_s = max(0.0, fresh_s - age_s)
+    by, source = _by_whom(headers, policy_ttl_s(rule, response.status))
+    if not left_s and not is_worth_keeping(headers, rule):
+        words = f"it is not fresh for any time, and could not be asked for news of: {by}"
+        return Judgement(False, _NO_FRESHNESS, words, source)
     length = response.body.length
     if length is not None and length > max_object_size:
         words = f"{length} bytes are more than `cache.max_object_size`, {max_object_size}"
         return Judgement(False, _TOO_LARGE, words, "the policy")
-    age_s = initial_age_s(response.headers, requested_at_s, now_s)
-    fresh_s = ruled_lifetime_s(rule, response.status, response.headers, now_s, age_s)
-    left_s = max(0.0, fresh_s - age_s)
-    by, source = _by_whom(response.headers, policy_ttl_s(rule, response.status))
     words = f"it may be stored, and is fresh for {left_s:.0f} s: {by}"
     if not left_s:
-        words = f"it may be kept only to ask the origin for news of it, as it is not fresh: {by}"
+        words = f"it may be kept to be asked for news of, or for need, but is not fresh: {by}"
     return Judgement(True, "storable", words, source, round(left_s, 1))
 
 
 def _by_whom(headers: Headers, ttl_s: float | None) -> tuple[str, str]:
-    control = (headers.joined("cache-control") or "").lower()
-    if "no-cache" in control:
+    """Who says how long an answer is fresh, in the order in which `lifetime_s` asks."""
+    directives, is_targeted = governing(headers)
+    if "no-cache" in directives:
         return "the origin says `no-cache`", "RFC 9111, section 5.2.2.4"
     if ttl_s is not None:
         return "the rule of the policy says so", "the policy"
     for name, section in (("s-maxage", "5.2.2.10"), ("max-age", "5.2.2.1")):
-        if name in control:
-            return (
-                f"the origin's `{name}`, less the age it came with",
-                f"RFC 9111, section {section}",
-            )
-    if "expires" in headers:
+        if name in directives:
+            source = "RFC 9213" if is_targeted else f"RFC 9111, section {section}"
+            return f"the origin's `{name}`, less the age it came with", source
+    if "expires" in headers and not is_targeted:
         return "the origin's `Expires`", "RFC 9111, section 5.3"
-    return "a tenth of the time since `Last-Modified`", "RFC 9111, section 4.2.2"
+    if "last-modified" in headers:
+        return "a tenth of the time since `Last-Modified`", "RFC 9111, section 4.2.2"
+    return "neither the origin nor the policy gives a lifetime", "RFC 9111, section 4.2.2"

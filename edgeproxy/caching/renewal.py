@@ -18,11 +18,11 @@ GONE_RECHECK_S = 60.0
 _OF_THE_BYTES = ("content-type", "content-encoding", "content-language")
 
 
-def is_worth_keeping(entry: StoredResponse, rule: CacheRule | None) -> bool:
+def is_worth_keeping(headers: Headers, rule: CacheRule | None) -> bool:
     """Whether a response without freshness can still be of use: revalidated, or in need."""
-    if "etag" in entry.headers or "last-modified" in entry.headers:
+    if "etag" in headers or "last-modified" in headers:
         return True
-    return rule is not None and ruled_stale_use(entry, rule).if_disconnected_s > 0
+    return rule is not None and ruled_stale_use(headers, rule).if_disconnected_s > 0
 
 
 def is_news_of(stale: StoredResponse, headers: Headers) -> bool:

@@ -52,12 +52,12 @@ def is_chosen(entry: StoredResponse, errand: Errand) -> bool:
     return entry.vary == selection(errand.request.headers, errand.coding, names)
 
 
-def ruled_stale_use(entry: StoredResponse, rule: CacheRule | None) -> StaleUse:
-    """For how long past its freshness `entry` may be served, by its origin and the policy."""
+def ruled_stale_use(headers: Headers, rule: CacheRule | None) -> StaleUse:
+    """For how long past its freshness a response may be served, by its origin and the policy."""
     if rule is None:
-        return stale_use(entry.headers)
+        return stale_use(headers)
     return stale_use(
-        entry.headers,
+        headers,
         while_revalidate_s=rule.stale_while_revalidate,
         if_error_s=rule.stale_if_error,
     )

@@ -364,7 +364,8 @@ async def test_why(
         ({"Set-Cookie": "a=b"}, "set-cookie", "7.3"),
         ({"Vary": "*"}, "vary", "4.1"),
         ({"Cache-Control": "max-age=60"}, "storable", "5.2.2.1"),
-        ({"Cache-Control": "no-cache"}, "storable", "5.2.2.4"),
+        ({"Cache-Control": "no-cache", "ETag": '"a"'}, "storable", "5.2.2.4"),
+        ({"Cache-Control": "no-cache"}, "no-freshness", "5.2.2.4"),
     ],
 )
 async def test_why_names_the_section(

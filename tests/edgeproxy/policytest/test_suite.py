@@ -174,7 +174,8 @@ def test_a_failure_says_what_came(test: str, failure: str, tmp_path: Path) -> No
             ],
         ),
         (
-            "get: /split/, never_same_object_for: [{}, {}]",
+            "get: /split/, origin: {headers: {cache-control: max-age=9}}, "
+            "never_same_object_for: [{}, {}]",
             [
                 "stored object is the same for requests 1 and 2 "
                 "('site https://acme.github.io/docs/split/'), "
