@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from edgeproxy import __version__, explain, log, pages, policytest, remote, warm
+from edgeproxy import __version__, explain, log, pages, policytest, remote, starter, warm
 from edgeproxy.addresses import BadAddress
 from edgeproxy.errors import PluginError, PolicyError
 from edgeproxy.http import Fetch
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     policytest.add_command(commands)
     explain.add_command(commands, _network)
-
+    starter.add_command(commands)
     remote.add_commands(commands)
     warm.add_command(commands)
 

@@ -259,12 +259,12 @@ class Crawl:
             self._read_sitemap(task, got)
         elif kind in ("text/html", "application/xhtml+xml"):
             self.totals.pages += 1
-            links = reading.html_links(_text(got), task.url)
+            links = reading.html_links(text_of(got), task.url)
             self._lead_on(task, links.parts, "part")
             if not self._from_sitemap:
                 self._lead_on(task, links.pages, "page")
         elif kind == "text/css":
-            self._lead_on(task, reading.css_links(_text(got)), "part")
+            self._lead_on(task, reading.css_links(text_of(got)), "part")
 
     def _read_sitemap(self, task: Task, got: Got) -> None:
         self._sitemaps += 1
@@ -369,7 +369,8 @@ def _decoded(got: Got) -> bytes:
     return got.start
 
 
-def _text(got: Got) -> str:
+def text_of(got: Got) -> str:
+    """The start of a page or style sheet, by the charset that it declares."""
     declared = re.search(
         r"charset=[\"']?([\w.:-]+)", got.headers.get("content-type", ""), re.IGNORECASE
     )
