@@ -264,6 +264,7 @@ class _Binder:
             matches=tuple(match for match in matches if match is not None),
             filters=shared + filters,
             place=(route.node.get("name") or route.node).place,
+            node=route.node,
         )
 
     def _check_rule(self, core: RouteCore, route: LongRoute, cache: CacheConfig | None) -> None:
@@ -308,13 +309,12 @@ class _Binder:
         plugin = self.plugins.get(known.name)
         if made is None or plugin is None:
             return None
-        place = entry.node.place
         try:
             hooks = made.bind(plugin.instance, _View(self.context.get("origins", frozenset())))
         except Exception as error:
-            self.faults.append(plugin_fault(known.entry, f"{key}.bind", error, place))
+            self.faults.append(plugin_fault(known.entry, f"{key}.bind", error, entry.node.place))
             return None
-        return BoundFilter(key, made, hooks, plugin, place)
+        return BoundFilter(key, made, hooks, plugin, entry.node)
 
 
 _NOTHING = object()

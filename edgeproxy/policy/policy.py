@@ -44,21 +44,28 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class BoundFilter:
-    """A filter of a route, with the object whose hooks run (`Filter.bind`)."""
+    """A filter of a route, with the object whose hooks run (`Filter.bind`), and where it stands."""
 
     key: str
     filter: Filter
     hooks: object
     plugin: LoadedPlugin
-    place: Place | None = None
+    node: Node
+
+    @property
+    def place(self) -> Place:
+        return self.node.place
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
+    """A route, and the block that it stands in. `place` is its name."""
+
     core: RouteCore
     matches: tuple[Match, ...]
     filters: tuple[BoundFilter, ...]
-    place: Place | None
+    place: Place
+    node: Node
 
 
 @dataclass(frozen=True, slots=True)

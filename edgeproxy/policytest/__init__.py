@@ -1,7 +1,8 @@
 """Tests of policies, in YAML beside them: `edgeproxy test`, and what a reload asks first.
 
 `command` the command line -> `suite` a policy with its cases -> `cases` from files to cases, in the
-words of `language` -> `visits` requests, decided by a rehearsal -> `verdicts` what was expected.
+words of `language` -> `visits` requests, decided by a rehearsal -> `verdicts` what was expected,
+`coverage` which rules that got to -> `report` lines, JSON, JUnit XML.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 from edgeproxy.policy.installed import Registry
 
 from .command import add_command
-from .suite import Report, Suite
+from .report import Report
+from .suite import Suite
 
 
 def run(

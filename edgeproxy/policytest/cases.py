@@ -271,4 +271,4 @@ def _told(row: Node) -> str:
     """What a row has that others may not: its scalars, without what is expected."""
     parts = [entry.node for key, entry in row.block.items() if key != "expect"]
     words = [str(scalar.value) for part in parts for scalar in part.scalars()]
-    return ", ".join(words)[:80]
+    return ", ".join(word if word.isprintable() else repr(word) for word in words)[:80]

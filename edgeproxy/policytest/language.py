@@ -348,10 +348,16 @@ class Expectations(Config):
 # ------------------------------------------------------------------- tests
 
 
+def _one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("a name is one line of text, without control characters")
+    return value
+
+
 class PolicyTest(Visit):
     """One entry of `tests`, of which `each` makes several."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
     """What the test is about, in a sentence."""
     visitors: int | None = Field(None, ge=2, le=MAX_VISITORS)
     """Make the request from so many addresses; every one has to get what is expected."""

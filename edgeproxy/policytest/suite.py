@@ -15,45 +15,10 @@ from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.installed import Registry
 from edgeproxy.policy.load import load
 from edgeproxy.policytest.cases import Case, find_files, read_cases
-from edgeproxy.policytest.verdicts import Failure, failures
+from edgeproxy.policytest.coverage import Watch
+from edgeproxy.policytest.report import Report, Result
+from edgeproxy.policytest.verdicts import failures
 from edgeproxy.policytest.visits import Trial
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of one case: nothing, if it passed."""
-
-    case: Case
-    failures: tuple[Failure, ...]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What came of all tests of a policy. `version` is the policy's."""
-
-    version: str
-    results: tuple[Result, ...]
-    seconds: float
-
-    @property
-    def failures(self) -> tuple[Failure, ...]:
-        return tuple(failure for result in self.results for failure in result.failures)
-
-    @property
-    def passed(self) -> bool:
-        """Whether no test failed; so it is where there are none."""
-        return not self.failures
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, (*self.failures, self.summary)))
-
-    @property
-    def summary(self) -> str:
-        failed = sum(bool(result.failures) for result in self.results)
-        total = f"{len(self.results)} {'test' if len(self.results) == 1 else 'tests'}"
-        said = f"{failed} of {total} failed" if failed else f"{total} passed"
-        return f"{said} in {self.seconds:.2f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +49,23 @@ class Suite:
         """Run every case. Not for a thread with a running event loop."""
         start_s = time.perf_counter()
         with hushed(), asyncio.Runner() as runner:
-            results = tuple(runner.run(_results(Trial(self.plan), self.cases)))
-        return Report(self.plan.version, results, time.perf_counter() - start_s)
+            return runner.run(self._report(start_s))
+
+    async def _report(self, start_s: float) -> Report:
+        watch = Watch(self.plan)
+        trial = Trial(watch.watched(), traced=True)
+        results = tuple([await _result(trial, watch, case) for case in self.cases])
+        coverage = watch.coverage()
+        return Report(self.plan.version, results, coverage, time.perf_counter() - start_s)
 
 
-async def _results(trial: Trial, cases: Sequence[Case]) -> list[Result]:
-    found = []
-    for case in cases:
-        start_s = time.perf_counter()
-        missed = tuple(failures(case, await trial.decisions(case), trial.plan))
-        found.append(Result(case, missed, time.perf_counter() - start_s))
-    return found
+async def _result(trial: Trial, watch: Watch, case: Case) -> Result:
+    start_s = time.perf_counter()
+    decisions = await trial.decisions(case)
+    watch.note(decisions)
+    missed = tuple(failures(case, decisions, watch.plan))
+    routes = frozenset(decision.route for decision in decisions)
+    return Result(case, missed, routes, time.perf_counter() - start_s)
 
 
 @contextmanager
