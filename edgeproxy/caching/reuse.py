@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from edgeproxy.caching.answers import Asked, tailored
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.encodings import chosen, encoded_fields, with_vary
@@ -66,19 +68,31 @@ def ruled_stale_use(headers: Headers, rule: CacheRule | None) -> StaleUse:
 # ---------------------------------------------------------------- what it says
 
 
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """A stored response as the answer to a client: what `Answer` says of it, without its head."""
+
+    entry: StoredResponse
+    verdict: str
+    status: str  # without our name
+    cause: Cause | None = None
+    is_reused: bool = True  # it was here already, or was fetched for somebody else
+
+
+def told(errand: Errand, reuse: Reuse, now_s: float) -> Answer:
+    """What the client gets of it now."""
+    response = response_of(errand, reuse.entry, now_s, is_reused=reuse.is_reused)
+    return Answer(response, reuse.verdict, f"edgeproxy; {reuse.status}", reuse.cause)
+
+
 def hit(errand: Errand, found: Found, fresh_for_s: float, now_s: float) -> Answer:
+    """A fresh response, in one step: most answers are made here."""
     assert found.entry is not None
     return Answer(
         response_of(errand, found.entry, now_s),
         "hit",
         f"edgeproxy; hit; ttl={int(fresh_for_s)}; detail={found.tier}",
     )
-
-
-def stale(
-    errand: Errand, entry: StoredResponse, now_s: float, status: str, cause: Cause | None
-) -> Answer:
-    return Answer(response_of(errand, entry, now_s), "stale", f"edgeproxy; {status}", cause)
 
 
 def fwd_of(found: Found) -> str:

@@ -859,7 +859,7 @@ async def test_a_fetch_ends_when_nobody_waits(site: Site) -> None:
         await leave(client)
     await site.cache.settled()
     assert not site.tiers[0].entries
-    assert not site.cache._flights
+    assert not site.cache.sharing._flights
     site.origin.release()
     assert (await site.get()).verdict == "miss"
 
@@ -1174,7 +1174,7 @@ def test_everything_holds_where_tasks_start_at_once(clock: Clock) -> None:
         first = await cache.read_through(request, "key", None, at_once)
         second = await cache.read_through(request, "key", None, at_once)
         assert (first.verdict, second.verdict) == ("miss", "hit")
-        assert not cache._flights
+        assert not cache.sharing._flights
         await cache.close()
 
     asyncio.run(run())

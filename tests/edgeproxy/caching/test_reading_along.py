@@ -479,7 +479,7 @@ async def test_nobody_ever_gets_a_wrong_byte(clock: Clock, seed: int) -> None:
     await asyncio.gather(*(client(number) for number in range(10)))
     await cache.settled()
     assert cache.body_memory.used == 0
-    assert not cache._flights
+    assert not cache.sharing._flights
 
 
 async def test_a_large_body_is_read_along_where_tasks_start_at_once(clock: Clock) -> None:
