@@ -41,26 +41,32 @@ class App:
 
     # ------------------------------------------------------------ policies
 
-    async def load(self, policy: Policy) -> None:
-        """Put `policy` in force. If anything in it fails, what was in force stays in force.
+    def compile(self, policy: Policy, *, beside: bool = False) -> Plan:
+        """The plan of `policy`, to be loaded, or to be tried out `beside` the one in force.
 
-        Plugins whose section did not change come with `policy` as they are and go on running; new
-        ones are started before the swap. What began on the former plan ends on it, and only then
-        are plugins shut down that nothing needs any more.
+        It changes nothing, and may be called in a thread of its own.
         """
-        plan = compile_plan(policy, self.purges, self.health)
+        other = self.plan if beside else None
+        return compile_plan(policy, self.purges, self.health, beside=other)
+
+    async def load(self, plan: Plan) -> None:
+        """Put `plan` in force. If a plugin of it fails, what was in force stays in force.
+
+        Plugins whose section did not change come with their policy as they are and go on running;
+        new ones are started before the swap. What began on the former plan ends on it, and only
+        then are plugins shut down that nothing needs any more.
+        """
         former, self._in_force = self._in_force, await self._plans.open(plan, self)
         self.plan = plan
         if former is not None:
             self._plans.retire(former)
 
-    async def try_out(self, policy: Policy, share: float) -> Candidate:
-        """Run `policy` beside the one in force: for a share of the visitors, 0 for in shadow.
+    async def try_out(self, plan: Plan, share: float) -> Candidate:
+        """Run `plan` beside the one in force: for a share of the visitors, 0 for in shadow.
 
         It takes the place of a candidate that there may be. Raises what `load` raises, with nothing
         changed.
         """
-        plan = compile_plan(policy, self.purges, self.health, beside=self.plan)
         live = await self._plans.open(plan, self)
         self.plan.cache.upkeep.follow()
         self.drop_candidate()

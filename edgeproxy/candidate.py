@@ -14,11 +14,13 @@ from edgeproxy.shadow import Shadow
 
 
 class Candidate:
-    """`share` is that of the visitors for whom it decides, 0..1; 0 has it in shadow alone."""
+    """`share` is that of the visitors for whom it decides, 0..1; 0 has it in shadow alone. `by` is
+    who tries it, and `why`."""
 
     def __init__(self, live: Live, share: float) -> None:
         self.live = live
         self.share = share
+        self.by = self.why = ""
         self.since_s = time.time()
         self.shadow = Shadow(live.plan)
         self._answers: dict[str, Counter[str]] = {}  # by version, then `2xx` and its sisters

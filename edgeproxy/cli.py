@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: text on a terminal, JSON otherwise",
     )
+    run.add_argument("--watch", action="store_true", help="reload when a policy file changes")
     run.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
 
     check = commands.add_parser("check", help="report every fault of policies, exit 2 if any")
@@ -112,6 +113,7 @@ def _run(options: argparse.Namespace) -> int:
     from edgeproxy.engine.process import run
     from edgeproxy.engine.serve import Server  # mitmproxy takes a second to import
     from edgeproxy.engine.systemd import Notify, passed_sockets
+    from edgeproxy.rollout.watch import Watch
 
     if not options.policy and not options.origin:
         print("edgeproxy run: name a policy, or a site with --origin URL", file=sys.stderr)
@@ -124,7 +126,8 @@ def _run(options: argparse.Namespace) -> int:
             options.policy, options.origin, listen=listen, access_log=options.access_log
         )
         with asyncio.Runner() as runner:
-            runner.run(run(server, Notify()))
+            watch = Watch(options.policy) if options.watch and options.policy else None
+            runner.run(run(server, Notify(), watch))
     except BadAddress as error:
         print(f"edgeproxy run: {error}", file=sys.stderr)
         return 2

@@ -88,11 +88,7 @@ _LISTS = ("urls", "prefixes", "hosts", "tags")
 
 
 async def _selection(request: web.Request) -> Selection:
-    data = await read_body(request)
-    unknown = sorted(data.keys() - {*_LISTS, "everything"})
-    if unknown:
-        keys = ", ".join((*_LISTS, "everything"))
-        raise Refusal(400, "bad-request", f"unknown key {unknown[0]!r}; keys: {keys}")
+    data = await read_body(request, known=(*_LISTS, "everything"))
     lists: dict[str, tuple[str, ...]] = {}
     for name in _LISTS:
         value = data.get(name, [])

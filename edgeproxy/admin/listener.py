@@ -13,10 +13,8 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from edgeproxy.addresses import parse_address
-from edgeproxy.admin.messages import Handler, Refusal, told_in_json
+from edgeproxy.admin.messages import MAX_POLICY_BYTES, Handler, Refusal, told_in_json
 from edgeproxy.policy.model import AdminConfig
-
-MAX_BODY_BYTES = 1024 * 1024
 
 _OF_PROXIES = ("via", "cdn-loop", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
@@ -35,7 +33,7 @@ class AdminListener:
     async def start(self) -> None:
         """Listen. OSError if that cannot be."""
         middlewares = [told_in_json, self._guarded]
-        application = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
+        application = web.Application(middlewares=middlewares, client_max_size=MAX_POLICY_BYTES)
         application.add_routes(self._routes)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2)
         await self._runner.setup()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from aiohttp import web
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+MAX_BODY_BYTES = 1024 * 1024
+MAX_POLICY_BYTES = 16 * MAX_BODY_BYTES  # of a request that carries whole policies
 
 
 class Refusal(Exception):
@@ -46,14 +49,22 @@ async def told_in_json(request: web.Request, handler: Handler) -> web.StreamResp
     return response
 
 
-async def read_body(request: web.Request) -> dict[str, Any]:
-    """The JSON object that was sent; an empty body counts as an empty one."""
+async def read_body(
+    request: web.Request, max_bytes: int = MAX_BODY_BYTES, known: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The JSON object that was sent; an empty body counts as an empty one. If `known` is given,
+    only these keys may be there."""
+    limited = request.clone(client_max_size=max_bytes)
     try:
-        data = json.loads(await request.read() or b"{}")
+        data = json.loads(await limited.read() or b"{}")
     except (ValueError, RecursionError):
         raise Refusal(400, "bad-request", "the body is not JSON") from None
     if not isinstance(data, dict):
         raise Refusal(400, "bad-request", "the body is not a JSON object")
+    unknown = sorted(data.keys() - known) if known is not None else []
+    if unknown:
+        keys = ", ".join(known or ())
+        raise Refusal(400, "bad-request", f"unknown key {unknown[0]!r}; keys: {keys}")
     return data
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
 from aiohttp import web
@@ -11,11 +10,12 @@ from edgeproxy import __version__
 from edgeproxy.admin.cache import CacheRoutes
 from edgeproxy.admin.messages import answer
 from edgeproxy.admin.policy import PolicyRoutes
-from edgeproxy.app import App
+from edgeproxy.rollout import Rollout
 
 
-def routes(app: App, reload: Callable[[], Awaitable[str]]) -> list[web.RouteDef]:
-    """What may be asked about `app`. `reload` gives the faults of the policies, if any."""
+def routes(rollout: Rollout) -> list[web.RouteDef]:
+    """What may be asked about an app and its policies."""
+    app = rollout.app
 
     async def health(request: web.Request) -> web.Response:
         unwell = [asdict(report) for report in app.health.reports()]
@@ -28,5 +28,5 @@ def routes(app: App, reload: Callable[[], Awaitable[str]]) -> list[web.RouteDef]
         web.get("/health", health),
         web.get("/version", version),
         *CacheRoutes(app).routes(),
-        *PolicyRoutes(app, reload).routes(),
+        *PolicyRoutes(rollout).routes(),
     ]

@@ -7,6 +7,7 @@ import signal
 from typing import Protocol
 
 from edgeproxy.engine.systemd import Notify
+from edgeproxy.rollout.watch import Watch
 
 
 class Serving(Protocol):
@@ -21,40 +22,64 @@ class Serving(Protocol):
 
     async def start(self) -> None: ...
 
-    async def reload(self) -> None: ...
+    async def reload(self, by: str) -> None: ...
 
     async def stop(self) -> None: ...
 
 
-async def run(serving: Serving, notify: Notify) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reloads. Raises what `start` raises."""
+async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. SIGHUP reloads, and so does what `watch` sees. Raises what
+    `start` raises.
+    """
     loop = asyncio.get_running_loop()
-    stopped, reload_wanted = asyncio.Event(), asyncio.Event()
+    stopped, wishes = asyncio.Event(), Wishes()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)
+    loop.add_signal_handler(signal.SIGHUP, wishes.add, "SIGHUP")
     await serving.start()
+    tasks = [
+        asyncio.ensure_future(_reload_on(serving, notify, wishes)),
+        asyncio.ensure_future(_live_on(notify)),
+    ]
+    if watch is not None:
+        tasks.append(asyncio.ensure_future(watch.run(lambda: wishes.add("a changed file"))))
     urls = " and ".join(serving.urls)
     print(f"edgeproxy serves {urls} (policy {serving.version})", flush=True)
     notify.ready(f"serves {urls}")
-    tasks = [
-        asyncio.ensure_future(_reload_on(serving, notify, reload_wanted)),
-        asyncio.ensure_future(_live_on(notify)),
-    ]
     await stopped.wait()
     notify.stopping()
     for task in tasks:
         task.cancel()
     await serving.stop()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _reload_on(serving: Serving, notify: Notify, wanted: asyncio.Event) -> None:
-    """One reload after the other; what is asked for during one makes for another."""
+class Wishes:
+    """Who wants a reload. What is wished for during one makes for another."""
+
+    def __init__(self) -> None:
+        self._by: dict[str, None] = {}
+        self._any = asyncio.Event()
+
+    def add(self, by: str) -> None:
+        self._by[by] = None
+        self._any.set()
+
+    async def taken(self) -> str:
+        """All that is wished for, once there is anything."""
+        await self._any.wait()
+        by = " and ".join(self._by)
+        self._by.clear()
+        self._any.clear()
+        return by
+
+
+async def _reload_on(serving: Serving, notify: Notify, wishes: Wishes) -> None:
+    """One reload after the other."""
     while True:
-        await wanted.wait()
-        wanted.clear()
+        by = await wishes.taken()
         notify.reloading()
-        await serving.reload()
+        await serving.reload(by)
         notify.ready(f"serves {' and '.join(serving.urls)}")
 
 

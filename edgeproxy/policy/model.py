@@ -217,6 +217,15 @@ def _as_version(value: Any) -> Any:
     return str(value) if isinstance(value, float) else value
 
 
+class StateConfig(Config):
+    """What is kept of policies that were in force, so that one can come back."""
+
+    path: Path | None = None
+    """A folder that holds them across restarts; without it they are in memory alone."""
+    versions: int = Field(default=10, ge=2, le=1000)
+    """How many are kept."""
+
+
 class TlsConfig(Config):
     """What listeners for HTTPS show, and what they take."""
 
@@ -392,6 +401,8 @@ class PolicyCore(Config):
     """A listener for operators and their tools; none without this section."""
     tls: TlsConfig | None = None
     """Certificates for `--listen-tls`."""
+    state: StateConfig = StateConfig()
+    """What is kept of policies that were in force."""
     filters: tuple[Any, ...] = ()
     """Filters of every route, before its own."""
     routes: tuple[Any, ...] = ()

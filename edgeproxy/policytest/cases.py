@@ -15,7 +15,7 @@ from typing import Any
 from edgeproxy.errors import Fault, Place, PolicyError
 from edgeproxy.plan import Plan
 from edgeproxy.policy.faults import check
-from edgeproxy.policy.files import read_all, sources
+from edgeproxy.policy.files import Source, read_all, sources
 from edgeproxy.policy.load import in_order
 from edgeproxy.policy.source import Entry, Node, near, shown
 from edgeproxy.policytest.language import PolicyTest, PolicyTests, Visit, context, one_request
@@ -86,13 +86,17 @@ def _beside(policy: Path) -> list[Path]:
 
 def read_cases(files: Sequence[Path], plan: Plan) -> list[Case]:
     """The cases of test files for the policy of `plan`. PolicyError with every fault in them."""
+    return cases_of(sources(files) if files else [], plan)
+
+
+def cases_of(texts: Sequence[Source], plan: Plan) -> list[Case]:
+    """The same, of texts that stand in files of these names."""
     faults: list[Fault] = []
     cases: list[Case] = []
-    found = sources(files) if files else []
-    for root in read_all(found):
+    for root in read_all(texts):
         cases += _Reader(root, context(plan), faults).cases()
     if faults:
-        raise PolicyError(in_order(faults, [name for name, _ in found]))
+        raise PolicyError(in_order(faults, [name for name, _ in texts]))
     return cases
 
 

@@ -1,6 +1,15 @@
 """The commands that ask a running edgeproxy, by its admin listener."""
 
+from typing import Any
+
+from edgeproxy.remote import cache, policy
 from edgeproxy.remote.asking import Unanswered
-from edgeproxy.remote.cache import add_commands
+
+
+def add_commands(commands: Any) -> None:
+    """`purge`, `invalidate`, `cache` and `policy`, to a set of sub-parsers."""
+    cache.add_commands(commands)
+    policy.add_command(commands)
+
 
 __all__ = ["Unanswered", "add_commands"]

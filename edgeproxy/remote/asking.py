@@ -85,8 +85,10 @@ def ask(
         connection.close()
     if response.status >= 400:
         said = answer.get("error", {}) if isinstance(answer, dict) else {}
-        wrong_use = said.get("code") == "bad-request"
-        raise Unanswered(str(said.get("message", response.status)), 2 if wrong_use else 1)
+        code, reason = said.get("code"), str(said.get("message", response.status))
+        if code == "policy-faults":
+            reason = f"the policy is refused, and nothing has changed\n{reason}"
+        raise Unanswered(reason, 2 if code in ("bad-request", "policy-faults") else 1)
     assert isinstance(answer, dict)
     return answer
 

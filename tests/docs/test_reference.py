@@ -24,6 +24,7 @@ from edgeproxy.policy.model import (
     PathMatch,
     PolicyCore,
     RouteCore,
+    StateConfig,
     TlsConfig,
 )
 from edgeproxy.policytest.language import Condition, Expectations, PolicyTest
@@ -155,6 +156,7 @@ def test_plugins_are_those_that_ship() -> None:
         ("policy.md", "### Paths", PathMatch),
         ("policy.md", "## Admin", AdminConfig),
         ("tls.md", "# TLS", TlsConfig),
+        ("reload.md", "## Go back", StateConfig),
         ("tls.md", "## Certificates", CertificateConfig),
         ("limits.md", "## Clients", Limits),
         ("plugins/headers.md", "# Headers: edit them on either side", Edits),

@@ -69,8 +69,14 @@ def admin(proxy: Proxy) -> str:
 
 
 OPEN = {"Authorization": f"Bearer {TOKEN}"}
-CHANGES = ["/purge", "/invalidate", "/cache/verify", "/policy/reload"]
-VIEWS = ["/health", "/version", "/cache/objects", "/cache/stats", "/cache/why?url=http://a.org/"]
+POLICY_CHANGES = [
+    f"/policy/{change}" for change in ("reload", "rollback", "shadow", "canary", "promote", "abort")
+]
+CHANGES = ["/purge", "/invalidate", "/cache/verify", *POLICY_CHANGES]
+VIEWS = [
+    "/health", "/version", "/cache/objects", "/cache/stats", "/cache/why?url=http://a.org/",
+    "/policy", "/policy/status", "/policy/history",
+]  # fmt: skip
 
 
 async def ask(

@@ -40,7 +40,8 @@ async def proxy_for(site: Pages, **how: Any) -> AsyncIterator[Proxy]:
 async def try_out(proxy: Proxy, site: Pages, policy: str, share: float) -> Any:
     app = proxy.server.app
     reuse = {plugin.name: plugin for plugin in app.plugins}
-    return await app.try_out(parse(policy.replace("ORIGIN", site.url), reuse=reuse), share)
+    tried = parse(policy.replace("ORIGIN", site.url), reuse=reuse)
+    return await app.try_out(app.compile(tried, beside=True), share)
 
 
 async def sides(proxy: Proxy, path: str = "/page") -> dict[str, str]:
@@ -247,7 +248,8 @@ async def test_a_plugin_lives_as_long_as_a_plan_needs_it(
 
             async def tried(text: str) -> None:
                 reuse = {plugin.name: plugin for plugin in app.plugins}
-                await app.try_out(parse(text, registry=counting, reuse=reuse), 0.5)
+                tried = parse(text, registry=counting, reuse=reuse)
+                await app.try_out(app.compile(tried, beside=True), 0.5)
 
             await tried(policy.replace("old", "new"))
             assert Counting.lives == ["start a"]  # it is the same one

@@ -155,6 +155,40 @@ async def test_sighup_reloads_and_bad_policies_are_told_with_their_place(
     assert any("did you mean 'respond'" in line for line in proxy.err)
 
 
+async def test_a_watched_policy_is_reloaded_when_it_changes(
+    make_site: Any, edgeproxy_run: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    save(folder / "site.yaml", POLICY.replace("WORD", "first"))
+    async with Pages(make_site(index="home", page="page")) as site:
+        proxy = await edgeproxy_run(folder, "--origin", site.url, "--watch")
+        async with aiohttp.ClientSession() as client:
+
+            async def hello() -> str:
+                async with client.get(proxy.url + "hello") as answer:
+                    return await answer.text()
+
+            save(folder / "site.yaml", POLICY.replace("WORD", "second"))
+            await proxy.said(lambda line: "is in force" in line)
+            assert await hello() == "second"
+            save(folder / "other.yaml", "version: 1\nroutes: [{name: bad, respnod: {}}]\n")
+            await proxy.said(lambda line: f"{folder}/other.yaml:2:" in line)
+            assert await hello() == "second"
+            first = len(proxy.err)
+            (folder / "other.yaml").unlink()
+            save(folder / "site.yaml", POLICY.replace("WORD", "third"))
+            await proxy.said(lambda line: "is in force" in line and line not in proxy.err[:first])
+            assert await hello() == "third"
+
+
+def save(file: Path, text: str) -> None:
+    """As editors do: a draft takes the file's place."""
+    draft = file.with_name(f".{file.name}.draft")
+    draft.write_text(text)
+    draft.replace(file)
+
+
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT], ids=["SIGTERM", "SIGINT"])
 async def test_a_signal_to_end_lets_requests_finish_and_exits_with_0(
     make_site: Any, edgeproxy_run: Any, tmp_path: Path, number: Any

@@ -1,0 +1,95 @@
+"""What `edgeproxy run` was told to serve: policy files, and where origins really are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from edgeproxy.errors import Fault, PolicyError
+from edgeproxy.plan import compile_plan
+from edgeproxy.policy.files import Source, sources
+from edgeproxy.policy.installed import Registry
+from edgeproxy.policy.load import compose
+from edgeproxy.policy.model import OriginConfig
+from edgeproxy.policy.policy import LoadedPlugin, Policy
+from edgeproxy.policytest.cases import cases_of, find_files
+from edgeproxy.policytest.suite import Suite
+
+DEFAULT_POLICY = """\
+version: 1
+origins:
+  site: {{url: {url}}}
+cache:
+  rules:
+    as_the_origin_says: {{status_ttl: {{301: 60s, 404: 30s}}, stale_if_error: 7d}}
+routes:
+  - {{name: site, origin: site, cache: as_the_origin_says}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFiles:
+    """The arguments of `edgeproxy run`. What of them a policy cannot say holds for every policy
+    that is put in force: `origins` replace URLs, and `needs_tls` asks for certificates."""
+
+    paths: Sequence[Path]
+    origins: Sequence[str] = ()
+    needs_tls: bool = False
+    registry: Registry | None = None
+
+    def sources(self) -> list[Source]:
+        """The texts as they are now. PolicyError if one cannot be read."""
+        if self.paths:
+            return sources(self.paths)
+        url = self.origins[-1].partition("=")[2] or self.origins[-1]
+        return [("--origin", DEFAULT_POLICY.format(url=json.dumps(url)))]
+
+    def tests(self) -> list[Source]:
+        """The tests beside the files, as they are now. PolicyError if one cannot be read."""
+        found = find_files(self.paths)
+        return sources(found) if found else []
+
+    def test(self, texts: Sequence[Source], tests: Sequence[Source]) -> None:
+        """Run `tests` on the policy that `texts` make, with plugins of its own. PolicyError with
+        those that fail. For a thread without a running event loop."""
+        if not tests:
+            return
+        plan = compile_plan(compose(texts, self.registry))
+        report = Suite(plan, tuple(cases_of(tests, plan))).run()
+        faults = [Fault("test-failed", f"{one.test}: {one.said}", one.place)
+                  for one in report.failures]  # fmt: skip
+        if faults:
+            raise PolicyError(faults)
+
+    def compose(self, texts: Sequence[Source], reuse: Mapping[str, LoadedPlugin]) -> Policy:
+        """The policy that `texts` make here. PolicyError with all that is wrong with them."""
+        policy = compose(texts, self.registry, reuse=reuse)
+        if policy.core.tls is None and self.needs_tls:
+            reason = "--listen-tls needs a section 'tls' with certificates in the policy"
+            raise PolicyError([Fault("missing-key", reason)])
+        return with_origins(policy, self.origins) if self.paths else policy
+
+
+def with_origins(policy: Policy, origins: Sequence[str]) -> Policy:
+    """`policy` with the URLs of origins replaced, as `--origin NAME=URL` asks."""
+    specs = dict(policy.core.origins)
+    for text in origins:
+        name, equals, url = text.partition("=")
+        if not equals or "/" in name:
+            name, url = (next(iter(specs), ""), text) if len(specs) == 1 else ("", text)
+        if name not in specs:
+            known = ", ".join(specs)
+            raise PolicyError(
+                [Fault("unknown-origin", f"--origin {text}: write NAME=URL; origins: {known}")]
+            )
+        try:
+            OriginConfig(url=url)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise PolicyError([Fault("bad-value", f"--origin {text}: {reason}")]) from None
+        specs[name] = specs[name].model_copy(update={"url": url})
+    return replace(policy, core=policy.core.model_copy(update={"origins": specs}))
