@@ -18,6 +18,7 @@ import pluggy
 
 from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
+from edgeproxy.caching.neighbours import Neighbours
 from edgeproxy.caching.purges import Purges
 from edgeproxy.errors import Fault, Place, PluginError, PolicyError
 from edgeproxy.health import Health
@@ -125,6 +126,7 @@ def compile_plan(
     health: Health | None = None,
     *,
     beside: Plan | None = None,
+    neighbours: Neighbours | None = None,
 ) -> Plan:
     """Turn `policy` into a plan whose cache heeds `purges` and notes `health`. Opens nothing.
 
@@ -160,6 +162,7 @@ def compile_plan(
             encodings=policy.cache.encodings,
             purges=purges,
             health=health,
+            neighbours=neighbours,
         ),
         trusted_proxies=policy.core.trusted_proxies,
         encoded_slashes=policy.core.encoded_slashes,

@@ -17,6 +17,7 @@ from edgeproxy.caching.errand import Answer, Errand, Forward
 from edgeproxy.caching.fetching import Fetcher
 from edgeproxy.caching.keeping import Keeper
 from edgeproxy.caching.levels import Found, Levels
+from edgeproxy.caching.neighbours import Alone, Neighbours
 from edgeproxy.caching.purges import Purges, Selection
 from edgeproxy.caching.reuse import Reuse, hit, left_s, may_reuse, ruled_stale_use, told
 from edgeproxy.caching.sharing import Sharing
@@ -51,11 +52,13 @@ class Cache:
         chance: Callable[[], float] = random.random,
         purges: Purges | None = None,
         health: Health | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.purges = purges or Purges(now)
         self.health = health or Health(now)
+        neighbours = neighbours or Alone()
         self.levels = Levels(tiers, self.purges)
-        self.upkeep = Upkeep(self.levels)
+        self.upkeep = Upkeep(self.levels, neighbours)
         self.max_object_size = max_object_size
         self.body_memory = Budget(body_memory)
         self.encodings = encodings
@@ -79,6 +82,7 @@ class Cache:
             self.health,
             self.background,
             self.body_memory,
+            neighbours,
             now,
         )
 
@@ -143,7 +147,7 @@ class Cache:
         found += [_marked(tags=(group,)) for group in groups]
         for mark in found:
             if mark is not None:
-                await self.upkeep.save(self.purges.add(mark, soft=False))
+                await self.upkeep.announce(self.purges.add(mark, soft=False))
 
     async def purge(self, selection: Selection) -> list[str]:
         """Have no answer of `selection` any more; it is fetched anew when it is next asked for.
@@ -161,7 +165,7 @@ class Cache:
     async def _mark(self, selection: Selection, *, soft: bool) -> list[str]:
         changes = self.purges.add(selection, soft=soft)
         self.keeper.expect_anything()
-        return await self.upkeep.save(changes)
+        return await self.upkeep.announce(changes)
 
     async def forget(self, key: str) -> None:
         """Drop everything under `key`, also what is being fetched at this moment."""

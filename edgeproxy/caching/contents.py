@@ -9,7 +9,7 @@ from typing import Any
 from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.freshness import current_age_s
 from edgeproxy.caching.purges import public_url
-from edgeproxy.caching.tiers import Listed, Listing, StoredResponse, Tier
+from edgeproxy.caching.tiers import KeepsMarks, Listed, Listing, StoredResponse, Tier
 from edgeproxy.caching.variants import id_of
 
 HIDDEN = frozenset(("set-cookie", "authorization", "proxy-authenticate"))
@@ -44,7 +44,7 @@ async def objects(cache: Cache, prefix: str = "", limit: int = 100) -> list[dict
             if _target(url, prefix).startswith(prefix):
                 seen = cache.purges.seen(listed.entry)
                 if seen is not None:
-                    found.append(_summary(cache, tier.name, listed, seen))
+                    found.append(_summary(cache, tier, listed, seen))
     return found
 
 
@@ -62,7 +62,7 @@ async def entries_of(cache: Cache, url: str) -> list[dict[str, Any]]:
                 continue
             found.append(
                 {
-                    **_summary(cache, tier.name, listed, seen),
+                    **_summary(cache, tier, listed, seen),
                     "key": seen.key.split("\n"),
                     "vary": dict(seen.vary),
                     "headers": [
@@ -79,10 +79,19 @@ def stats(cache: Cache) -> dict[str, Any]:
     marks: dict[str, int] = {}
     for mark in cache.purges.marks():
         marks[mark.kind] = marks.get(mark.kind, 0) + 1
+    figures = cache.levels.stats()
     return {
-        "tiers": [{"name": name, **figures} for name, figures in cache.levels.stats().items()],
+        "tiers": [
+            {"name": tier.name, "shared": is_shared(tier), **figures[tier.name]}
+            for tier in cache.levels.tiers
+        ],
         "marks": marks,
     }
+
+
+def is_shared(tier: Tier) -> bool:
+    """Whether other processes have the same entries. Such a tier keeps marks, for their sake."""
+    return isinstance(tier, KeepsMarks)
 
 
 async def verify(cache: Cache) -> list[Checked]:
@@ -118,11 +127,12 @@ def _target(url: str, like: str) -> str:
     return url[url.find("/") :] if like.startswith("/") else url
 
 
-def _summary(cache: Cache, tier: str, listed: Listed, entry: StoredResponse) -> dict[str, Any]:
+def _summary(cache: Cache, tier: Tier, listed: Listed, entry: StoredResponse) -> dict[str, Any]:
     age_s = current_age_s(entry.age_s, entry.stored_at_s, cache.now())
     return {
         "url": entry.url,
-        "tier": tier,
+        "tier": tier.name,
+        "shared": is_shared(tier),
         "status": entry.status,
         "bytes": listed.body_bytes,
         "type": entry.headers.get("content-type", ""),

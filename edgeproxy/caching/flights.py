@@ -19,6 +19,7 @@ class Kept:
     shared: bool
     fwd_status: int
     detail: str = ""
+    is_collapsed: bool = False  # with the fetch of a neighbour
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,17 @@ class Flight:
     """
 
     def __init__(
-        self, key: str, url: str = "", asked_at_s: float = 0.0, *, in_background: bool = False
+        self,
+        key: str,
+        url: str = "",
+        asked_at_s: float = 0.0,
+        turn: str = "",
+        *,
+        in_background: bool = False,
     ) -> None:
         self.key = key
         self.url = url
+        self.turn = turn  # what neighbours know it by; empty: it is for one client alone
         self.asked_at_s = asked_at_s  # a stamp of `Purges`: who asks after a purge must not follow
         self.task: asyncio.Task[None] | None = None
         self.is_doomed = False  # what it brings must not be kept: the key was purged meanwhile

@@ -135,6 +135,19 @@ class Purges:
             if mark.kind in self._tables and math.isfinite(mark.hard_s + mark.soft_s)
         )  # fmt: skip
 
+    def heed(self, marks: Iterable[Mark]) -> Changes:
+        """Heed marks that a neighbour makes at this moment.
+
+        They cover every stamp so far here too: its clock, or ours, may have been set meanwhile.
+        """
+        latest_s = self._latest_s
+        return self.merge(
+            mark._replace(hard_s=max(mark.hard_s, latest_s))
+            if mark.hard_s >= mark.soft_s
+            else mark._replace(soft_s=max(mark.soft_s, latest_s))
+            for mark in marks
+        )
+
     def drop(self, marks: Iterable[Mark]) -> list[Mark]:
         """Forget marks under which nothing lies any more, unless they have been renewed."""
         dropped = []

@@ -25,6 +25,7 @@ from edgeproxy.caching.flights import (
 )
 from edgeproxy.caching.keeping import Keeper
 from edgeproxy.caching.levels import Found, Levels
+from edgeproxy.caching.neighbours import NOTHING, Brought, Neighbours, turn_of
 from edgeproxy.caching.reuse import Reuse, fwd_of, is_chosen, left_s, may_reuse, response_of
 from edgeproxy.caching.tiers import StoredResponse
 from edgeproxy.errors import UpstreamError
@@ -48,6 +49,7 @@ class Sharing:
         health: Health,
         background: Background,
         budget: Budget,
+        neighbours: Neighbours,
         now: Callable[[], float],
     ) -> None:
         self._levels = levels
@@ -57,6 +59,7 @@ class Sharing:
         self._health = health
         self._background = background
         self._budget = budget
+        self._neighbours = neighbours
         self._now = now
         self._flights: dict[tuple[str, str], Flight] = {}  # by key and variant
 
@@ -91,7 +94,9 @@ class Sharing:
 
     def _new_flight(self, errand: Errand, found: Found, *, in_background: bool = False) -> Flight:
         """A fetch that others may join from now on."""
-        flight = Flight(errand.key, errand.url, self._purges.stamp(), in_background=in_background)
+        turn = turn_of(errand.key, found.id)
+        stamp_s = self._purges.stamp()
+        flight = Flight(errand.key, errand.url, stamp_s, turn, in_background=in_background)
         self._flights[errand.key, found.id] = flight
         return flight
 
@@ -148,14 +153,16 @@ class Sharing:
                     await flight.leave()
                     return await self.alone(errand, found, fwd_of(found))
             await flight.leave()
-            found = await self._levels.load(
-                errand.key, errand.request.headers, errand.coding, errand.url
-            )
+            found = await self._load(errand)
             fresh_for_s = left_s(found.entry, errand.rule, self._now()) if found.entry else 0.0
             if fresh_for_s > 0 and found.entry and may_reuse(found.entry, errand.asked):
                 status = f"hit; ttl={int(fresh_for_s)}; detail={found.tier}"
                 return Reuse(found.entry, "hit", status)
         return await self.alone(errand, found, fwd_of(found))
+
+    async def _load(self, errand: Errand) -> Found:
+        headers = errand.request.headers
+        return await self._levels.load(errand.key, headers, errand.coding, errand.url)
 
     def _suits(self, errand: Errand, outcome: Kept | Coming | Stale) -> bool:
         entry = outcome.entry
@@ -202,6 +209,8 @@ class Sharing:
         outcome = await flight.lead(needs_length=may_cut)
         now_s = self._now()
         match outcome:
+            case Kept(entry, is_collapsed=True):
+                return Reuse(entry, "collapsed", self._collapsed(errand, found, entry))
             case Kept(entry, shared, fwd_status, detail):
                 stored = "; stored" if shared else ""
                 ttl_s = int(left_s(entry, errand.rule, now_s))
@@ -283,6 +292,42 @@ class Sharing:
             del self._flights[flight.key, id]
 
     async def _fly(self, errand: Errand, found: Found, flight: Flight, *, as_asked: bool) -> None:
+        """Fetch, unless a neighbour does so already, and let those have it who wait there."""
+        brought = await self._neighbours.take_turn(flight.turn) if flight.turn else NOTHING
+        if brought is not None and await self._take_over(errand, found, flight, brought):
+            return
+        has_turn, fetched = brought is None, NOTHING
+        try:
+            outcome = await self._fetch(errand, found, flight, as_asked=as_asked)
+            if isinstance(outcome, Kept) and outcome.shared and not flight.is_doomed:
+                fetched = Brought(outcome.entry, is_stored=True)
+        finally:
+            if has_turn:
+                self._neighbours.end_turn(flight.turn, fetched)
+
+    async def _take_over(
+        self, errand: Errand, found: Found, flight: Flight, brought: Brought
+    ) -> bool:
+        """Land with what a neighbour has fetched, if that answers here too."""
+        entry = brought.entry
+        if entry is None and brought.is_stored:
+            entry = (await self._load(errand)).entry
+        if entry is None:
+            return False
+        outcome = Kept(entry, shared=True, fwd_status=entry.status, is_collapsed=True)
+        if not self._suits(errand, outcome):
+            return False
+        self._health.answered(errand.origin)
+        flight.land(outcome)
+        if brought.entry is not None:
+            await self._keeper.keep(errand, found, outcome, flight)
+        self._leave_table(found.id, flight)
+        await flight.tidy()
+        return True
+
+    async def _fetch(
+        self, errand: Errand, found: Found, flight: Flight, *, as_asked: bool
+    ) -> Outcome:
         outcome: Outcome
         held = self._budget.hold()
         try:
@@ -304,6 +349,7 @@ class Sharing:
                 held.release()
         self._leave_table(found.id, flight)
         await flight.tidy()
+        return outcome
 
     # ------------------------------------------------------------ how it is told
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Sequence
 
 from edgeproxy.caching.levels import Levels
+from edgeproxy.caching.neighbours import Neighbours
 from edgeproxy.caching.purges import Changes, Mark
 from edgeproxy.caching.tiers import KeepsMarks, Listing, StoredResponse, Tier
 from edgeproxy.caching.variants import id_of
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 class Upkeep:
     """The marks of purges in tiers. `open` before the first lookup, `close` at the end."""
 
-    def __init__(self, levels: Levels) -> None:
+    def __init__(self, levels: Levels, neighbours: Neighbours) -> None:
         self._levels = levels
+        self._neighbours = neighbours
         self._tiers = tiers = levels.tiers
         self._purges = levels.purges
         self._keepers = [tier for tier in tiers if isinstance(tier, KeepsMarks)]
@@ -57,6 +59,17 @@ class Upkeep:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+
+    async def announce(self, changes: Changes) -> list[str]:
+        """Have marks that were made here heeded everywhere, and written down. As `save`."""
+        marks = list(changes.new.values())
+        _, failed = await asyncio.gather(self._neighbours.tell(marks), self.save(changes))
+        return failed
+
+    def heed(self, marks: Sequence[Mark]) -> None:
+        """Heed what a neighbour announces. It has it written down."""
+        if self._purges.heed(marks).new:
+            self._news.set()
 
     async def save(self, changes: Changes) -> list[str]:
         """Have changes written down. The names of tiers that could not."""

@@ -129,7 +129,7 @@ def _tell_stats(answer: dict[str, Any]) -> None:
         share = tier["bytes"] / tier["max_bytes"] if tier["max_bytes"] else 0
         more = {
             key: value for key, value in tier.items()
-            if key not in ("name", "objects", "bytes", "max_bytes")
+            if key not in ("name", "shared", "objects", "bytes", "max_bytes")
         }  # fmt: skip
         print(f"{tier['name']}: {tier['objects']} objects, {tier['bytes']} bytes, {share:.0%} full")
         if more:

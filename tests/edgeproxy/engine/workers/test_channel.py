@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.engine import channel
-from edgeproxy.engine.channel import NOTHING, Channel, Handler, Lost, Message, Refused
+from edgeproxy.engine.workers import channel
+from edgeproxy.engine.workers.channel import NOTHING, Channel, Handler, Lost, Message, Refused
 
 
 async def echo(question: Message) -> Message:

@@ -1,0 +1,99 @@
+"""One worker process, as its supervisor sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable, Mapping
+
+from edgeproxy.engine.workers.channel import Channel, Handler, Lost, Refused
+
+PING_EVERY_S = 5.0
+HUNG_S = 30.0
+"""A worker that does not answer for so long serves nobody either. It is killed."""
+
+FAREWELL_S = 5.0  # between the end of the channel and that of the process
+
+log = logging.getLogger("edgeproxy.workers")
+
+
+class Child:
+    """`channel` is open from the beginning; `is_ready` once it serves."""
+
+    def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
+        self.number = number
+        self.process = process
+        self.channel = channel
+        self.is_ready = False
+        self.started_s = time.monotonic()
+
+    def __str__(self) -> str:
+        return f"worker {self.number} (process {self.process.pid})"
+
+    @classmethod
+    async def born(
+        cls, number: int, handlers: Mapping[str, Handler], descriptors: Iterable[int] = ()
+    ) -> Child:
+        """A new process, which inherits `descriptors`.
+
+        It is a program of its own rather than a fork: nothing of the supervisor is in it. In its
+        own process group, so that Ctrl-C in a terminal is heard by the supervisor alone.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "edgeproxy.engine.workers.worker",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *descriptors),
+                process_group=0,
+            )  # fmt: skip
+        channel = Channel(handlers)
+        await channel.open(ours)
+        return cls(number, process, channel)
+
+    async def ended(self) -> str:
+        """Return when the process is no more: how it ended. One that hangs is killed."""
+        watching = asyncio.ensure_future(self._watch())
+        try:
+            status = await self.process.wait()
+        finally:
+            watching.cancel()
+            self.channel.close()
+        if status < 0:
+            return f"was killed by {signal.Signals(-status).name}"
+        return f"ended with exit status {status}"
+
+    async def _watch(self) -> None:
+        """Kill it when it does not answer, or says what cannot be understood."""
+        pinging = asyncio.ensure_future(self._ping())
+        try:
+            reason = await self.channel.lost()
+        finally:
+            pinging.cancel()
+        await asyncio.sleep(FAREWELL_S)
+        log.error("%s is killed: %s", self, reason)
+        self.kill()
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_EVERY_S)
+            if not self.is_ready:  # a plugin may take its time to start
+                continue
+            try:
+                async with asyncio.timeout(HUNG_S):
+                    await self.channel.ask("ping")
+            except TimeoutError:
+                self.channel.close(f"it has not answered for {HUNG_S:.0f} s")
+                return
+            except (Lost, Refused):
+                return
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
