@@ -163,8 +163,9 @@ def known_facts(plan: Plan, told: Mapping[str, str]) -> dict[str, Any]:
 def fact_called(plan: Plan, word: str) -> Fact[Any]:
     """The fact whose whole name is `word`, or whose last part is if no other ends so.
 
-    ValueError if no plugin of the plan sets such a fact.
+    `variant:hero` may be said for `hero`. ValueError if no plugin of the plan sets such a fact.
     """
+    word = word.removeprefix("variant:")
     facts = {fact.name: fact for plugin in plan.plugins for fact in plugin.instance.facts()}
     names = [name for name in facts if word in (name, name.partition(".")[2])]
     if len(names) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from edgeproxy.addresses import client_address, parse_address
@@ -41,6 +42,15 @@ def arriving(
     if at_s is not None:
         exchange.at_s = at_s
     return exchange
+
+
+def moment(text: str) -> float:
+    """A time in ISO 8601 as seconds since 1970; UTC unless it says otherwise."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time; write for example 2026-12-24T18:00") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _request(url: str, *, encoded_slashes: bool) -> Request:

@@ -8,12 +8,11 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edgeproxy.decision import assumed
-from edgeproxy.explain.arriving import arriving
+from edgeproxy.explain.arriving import arriving, moment
 from edgeproxy.explain.building import explain
 from edgeproxy.explain.explanation import Explanation
 from edgeproxy.explain.telling import has_colours, tell
@@ -94,7 +93,7 @@ def _exchange(plan: Plan, options: argparse.Namespace) -> Exchange:
         body=(options.data or "").encode(),
         peer=getattr(options, "from") or "127.0.0.1",
         facts=dict(pair for text in getattr(options, "as") for pair in _facts(text)),
-        at_s=_moment(options.at) if options.at else None,
+        at_s=moment(options.at) if options.at else None,
     )
 
 
@@ -118,12 +117,4 @@ def _field(text: str) -> tuple[str, str]:
 def _facts(text: str) -> list[tuple[str, str]]:
     """`country=DE,bot,variant:hero=bold` as names and values."""
     pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
-    return [(name.replace("variant:", "split.", 1), value) for name, _, value in pairs]
-
-
-def _moment(text: str) -> float:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no time; write for example 2026-12-24T18:00") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return [(name, value) for name, _, value in pairs]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from edgeproxy.decision import Decision
 from edgeproxy.errors import Place
 from edgeproxy.http import Exchange
-from edgeproxy.plan import PHASES, Plan, Route
+from edgeproxy.plan import PHASES
 from edgeproxy.policy.model import PathMatch
 from edgeproxy.policy.policy import BoundFilter, Match, Policy
 from edgeproxy.policy.policy import Route as PolicyRoute
 from edgeproxy.policy.source import Node
-from edgeproxy.routing import Candidate, RouteIndex, host_names
+from edgeproxy.routing import fits_host
+from edgeproxy.trace import Attempt, Trace
 
 KINDS = {"routes": "routes", "clauses": "outcomes of clauses", "filters": "filters"}
 
@@ -128,88 +128,42 @@ def _runs_here(bound: BoundFilter) -> bool:
 class Watch:
     """Notes what the tests of a plan bring about."""
 
-    plan: Plan
+    policy: Policy
     seen: set[Id] = field(default_factory=set)
+    _numbers: dict[str, int] = field(init=False)
 
-    def watched(self) -> Plan:
-        """The plan, with an index of routes that notes what is tried."""
-        return replace(self.plan, routes=_WatchedIndex(self.plan, self.seen))
+    def __post_init__(self) -> None:
+        self._numbers = {route.core.name: n for n, route in enumerate(self.policy.routes)}
 
-    def note(self, decisions: Iterable[Decision]) -> None:
-        """Which routes were taken and which filters ran; the decisions have traces."""
-        numbers = {route.core.name: n for n, route in enumerate(self.plan.policy.routes)}
-        for decision in decisions:
-            if decision.route is not None:
-                self.seen.add(("route", numbers[decision.route]))
-            for step in decision.exchange.trace.steps if decision.exchange.trace else ():
-                if step.filter:
-                    self.seen.add(("filter", step.place))
+    def note(self, exchange: Exchange) -> None:
+        """Which route was taken, what was tried before and which filters ran: as its trace says."""
+        if exchange.route is not None:
+            self.seen.add(("route", self._numbers[exchange.route]))
+        trace = exchange.trace or Trace()
+        self.seen.update(("filter", step.place) for step in trace.steps if step.filter)
+        for attempt in trace.attempts or ():
+            self.seen.update(_tried(self.policy, attempt, exchange.request.host))
 
     def coverage(self) -> Coverage:
-        found = tuple(points(self.plan.policy))
+        found = tuple(points(self.policy))
         return Coverage(found, tuple(point for point in found if point.id not in self.seen))
 
 
-class _WatchedIndex(RouteIndex[Route]):
-    """The index of a plan, whose candidates note what comes of each test."""
-
-    def __init__(self, plan: Plan, seen: set[Id]) -> None:
-        super().__init__()
-        self._index, self._seen = plan.routes, seen
-        self._policy = plan.policy
-        self._made: dict[tuple[int, int], Candidate[Route]] = {}
-        self._host = ""
-
-    def candidates(self, host: str, path: str) -> list[Candidate[Route]]:
-        self._host = host
-        return [self._watched(candidate) for candidate in self._index.candidates(host, path)]
-
-    def _watched(self, candidate: Candidate[Route]) -> Candidate[Route]:
-        made = self._made.get(candidate.order)
-        if made is None:
-            made = self._made[candidate.order] = self._wrapped(candidate)
-        return made
-
-    def _wrapped(self, candidate: Candidate[Route]) -> Candidate[Route]:
-        number, turn = candidate.order
-        route = self._policy.routes[number]
-        if not route.matches:
-            return candidate
-        match, pattern = _match_at(route, turn)
-        at = (number, match)
-        clauses = tuple(
-            self._noting_clause(("clause", *at, index), clause)
-            for index, clause in enumerate(candidate.clauses)
-        )
-        hosts = route.matches[match].core.host or ()
-        return replace(
-            candidate,
-            path=self._noting_path(("path", *at, pattern), at, hosts, candidate.path),
-            clauses=clauses,
-        )
-
-    def _noting_path(
-        self, id: Id, at: Id, hosts: Iterable[str], test: Callable[[str], Any]
-    ) -> Callable[[str], Any]:
-        def noting(path: str) -> Any:
-            captures = test(path)
-            if captures is not None:
-                self._seen.add(id)
-                names = set(host_names(self._host))
-                self._seen.update(("host", *at, n) for n, host in enumerate(hosts) if host in names)
-            return captures
-
-        return noting
-
-    def _noting_clause(
-        self, id: Id, test: Callable[[Exchange], bool]
-    ) -> Callable[[Exchange], bool]:
-        def noting(exchange: Exchange) -> bool:
-            holds = bool(test(exchange))
-            self._seen.add((*id, holds))
-            return holds
-
-        return noting
+def _tried(policy: Policy, attempt: Attempt, host: str) -> Iterator[Id]:
+    """What one match that was tried gets to. Behind a clause that is false, none is asked."""
+    number, turn = attempt.order
+    route = policy.routes[number]
+    if not route.matches or attempt.captures is None:
+        return
+    match, pattern = _match_at(route, turn)
+    yield ("path", number, match, pattern)
+    for index, name in enumerate(route.matches[match].core.host or ()):
+        if fits_host((name,), host):
+            yield ("host", number, match, index)
+    for index, outcome in enumerate(attempt.outcomes):
+        yield ("clause", number, match, index, outcome.held)
+        if not outcome.held:
+            break
 
 
 def _match_at(route: PolicyRoute, turn: int) -> tuple[int, int]:

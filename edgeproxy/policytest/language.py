@@ -6,7 +6,6 @@ names a route, an origin, a rule or a fact that is not there is a fault and no f
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +18,9 @@ from pydantic_core import PydanticCustomError
 from edgeproxy.addresses import parse_address
 from edgeproxy.caching.judgement import REASONS
 from edgeproxy.decision import fact_called, fact_value, known_facts
-from edgeproxy.http import Address, Headers
+from edgeproxy.errors import ClientError
+from edgeproxy.explain.arriving import moment
+from edgeproxy.http import TOKEN, Headers, normalise_path
 from edgeproxy.plan import Plan
 from edgeproxy.plugin import Config, Duration, FieldName, Name, OneOrMany, OriginName
 from edgeproxy.policy.faults import nearest
@@ -102,24 +103,30 @@ FactValues = Annotated[_Told, AfterValidator(_values)]
 
 
 def _address(value: Any) -> Any:
-    found = parse_address(value) if isinstance(value, str) else None
-    if found is None:
+    if not isinstance(value, str) or parse_address(value) is None:
         raise ValueError(f"{shown(value)} is not an IP address; write for example 203.0.113.9")
-    return found
+    return value
 
 
 _PRINTABLE = re.compile(r"[!-~]+", re.ASCII)
 
 
-def _url(value: str) -> str:
+def _url(value: str, info: ValidationInfo) -> str:
+    """`value`, if it gets as far as a policy."""
     if not _PRINTABLE.fullmatch(value):
         raise ValueError("a URL is ASCII without blanks; escape what is not (ü is %C3%BC)")
     if "#" in value:
         raise ValueError("what follows a # is never sent; leave it out")
-    if value.startswith("/") and not value.startswith("//"):
-        return value
-    _site(value)
+    path = value if value.startswith("/") and not value.startswith("//") else _path(value)
+    try:
+        normalise_path(path.partition("?")[0], encoded_slashes=_plan(info).encoded_slashes)
+    except ClientError as error:
+        raise ValueError(f"no policy is asked about such a request: {error.reason}") from None
     return value
+
+
+def _path(url: str) -> str:
+    return urlsplit(_site(url)).path or "/"
 
 
 def _site(value: str) -> str:
@@ -140,13 +147,13 @@ Url = Annotated[str, AfterValidator(_url)]
 """A path with its query, or a whole URL."""
 
 
-def _request_line(value: str) -> str:
+def _request_line(value: str, info: ValidationInfo) -> str:
     method, blank, url = value.partition(" ")
     if not blank or not re.fullmatch(r"[A-Z]+(-[A-Z]+)*", method):
         raise ValueError(
             f"{value!r} is not a method and a path; write for example POST /api/people"
         )
-    _url(url.strip(" "))
+    _url(url.strip(" "), info)
     return value
 
 
@@ -158,8 +165,19 @@ def _each_once(fields: Any) -> Any:
     return fields
 
 
+def _time(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is no time; write for example 2026-12-24T18:00")
+    return moment(value)
+
+
+def fields_of(values: Mapping[str, tuple[str, ...]]) -> Headers:
+    """Header fields as a test writes them. ValueError for what cannot be sent."""
+    return Headers.of(*((name, value) for name in values for value in values[name]))
+
+
 def _sendable(fields: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
-    Headers.of(*((name, value) for name, values in fields.items() for value in values))
+    fields_of(fields)
     return fields
 
 
@@ -174,6 +192,14 @@ HeaderFields = Annotated[
 ]
 
 
+def _cookies(values: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in values.items():
+        if ";" in value or not TOKEN.fullmatch(name):
+            raise ValueError(f"the cookie {name!r} cannot be sent (RFC 6265, section 4.1.1)")
+        Headers.of(("cookie", value))
+    return values
+
+
 class Visit(Config):
     """A request: what is asked for, and what is known of who asks."""
 
@@ -183,14 +209,16 @@ class Visit(Config):
     """The same with a method: `POST /api/people`."""
     headers: Annotated[HeaderFields, AfterValidator(_not_the_host)] = {}
     """Header fields that the client sends."""
-    cookies: dict[str, str] = {}
+    cookies: Annotated[dict[str, str], AfterValidator(_cookies)] = {}
     """Cookies that it sends."""
     body: str = ""
     """Text that it sends."""
-    sender: Annotated[Address | None, BeforeValidator(_address)] = Field(
+    sender: Annotated[str | None, BeforeValidator(_address)] = Field(
         None, alias="from", validate_default=False
     )
-    """Its address, as edgeproxy knows it when proxies have been believed."""
+    """The address that it comes from; one of `trusted_proxies` may forward another."""
+    at: Annotated[float | None, BeforeValidator(_time)] = Field(None, validate_default=False)
+    """When it comes: `2026-12-24T18:00`, UTC unless it says otherwise; else now."""
     facts: TakenFacts = Field(default={}, alias="as", validate_default=False)
     """Facts taken as given, and all they imply: `{country: DE, device: mobile}`."""
 
@@ -215,7 +243,7 @@ class Answer(Config):
 
     def fields(self) -> Headers:
         """`text/html` unless the test says otherwise."""
-        fields = Headers.of(*((name, v) for name, values in self.headers.items() for v in values))
+        fields = fields_of(self.headers)
         if "content-type" not in fields:
             fields.add(*HTML)
         return fields
@@ -404,6 +432,6 @@ class PolicyTests(Config):
     """What visitors ask, and what they get."""
 
 
-def visitor_address(number: int) -> Address:
+def visitor_address(number: int) -> str:
     """The address of one of many visitors: from a network that no country has (RFC 2544)."""
-    return ipaddress.IPv4Address(int(ipaddress.IPv4Address("198.18.0.0")) + number)
+    return f"198.18.{number >> 8}.{number & 255}"

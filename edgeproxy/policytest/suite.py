@@ -52,8 +52,8 @@ class Suite:
             return runner.run(self._report(start_s))
 
     async def _report(self, start_s: float) -> Report:
-        watch = Watch(self.plan)
-        trial = Trial(watch.watched(), traced=True)
+        watch = Watch(self.plan.policy)
+        trial = Trial(self.plan, traced=True)
         results = tuple([await _result(trial, watch, case) for case in self.cases])
         coverage = watch.coverage()
         return Report(self.plan.version, results, coverage, time.perf_counter() - start_s)
@@ -62,8 +62,9 @@ class Suite:
 async def _result(trial: Trial, watch: Watch, case: Case) -> Result:
     start_s = time.perf_counter()
     decisions = await trial.decisions(case)
-    watch.note(decisions)
-    missed = tuple(failures(case, decisions, watch.plan))
+    for decision in decisions:
+        watch.note(decision.exchange)
+    missed = tuple(failures(case, decisions, trial.plan))
     routes = frozenset(decision.route for decision in decisions)
     return Result(case, missed, routes, time.perf_counter() - start_s)
 

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from edgeproxy.caching.levels import vary_names
 from edgeproxy.caching.variants import accepted_coding, selection, variant_id
 from edgeproxy.decision import Decision, Rehearsal
-from edgeproxy.errors import ClientError, UpstreamError
-from edgeproxy.http import (
-    Address,
-    Body,
-    Exchange,
-    Facts,
-    Headers,
-    Origin,
-    Request,
-    Response,
-    normalise_path,
-)
-from edgeproxy.pipeline import error_response
+from edgeproxy.errors import UpstreamError
+from edgeproxy.explain.arriving import arriving
+from edgeproxy.http import Body, Exchange, Facts, Headers, Origin, Request, Response
 from edgeproxy.plan import Plan
 from edgeproxy.policytest.cases import Case
-from edgeproxy.policytest.language import Answer, Visit, visitor_address
+from edgeproxy.policytest.language import Answer, Visit, fields_of, visitor_address
 from edgeproxy.trace import Trace
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Trial:
@@ -44,20 +30,24 @@ class Trial:
         answer = case.test.origin
         self._answer = None if answer == "fails" else answer
         return [
-            await self._decide(visit, case.site, client)
+            await self._rehearsal.decide(self._exchange(visit, case.site, peer))
             for visit in case.visits
-            for client in _clients(case, visit)
+            for peer in _peers(case, visit)
         ]
 
-    async def _decide(self, visit: Visit, site: str, client: Address) -> Decision:
-        exchange = Exchange(_request(visit, site), client, Facts(visit.facts))
+    def _exchange(self, visit: Visit, site: str, peer: str) -> Exchange:
+        exchange = arriving(
+            self.plan,
+            f"{site}{visit.url}" if visit.url.startswith("/") else visit.url,
+            method=visit.method,
+            headers=_fields(visit),
+            body=visit.body.encode(),
+            peer=peer,
+            at_s=visit.at,
+        )
+        exchange.facts = Facts(visit.facts)
         exchange.trace = Trace() if self._traced else None
-        request = exchange.request
-        try:
-            request.path = normalise_path(request.path, encoded_slashes=self.plan.encoded_slashes)
-        except ClientError as error:  # the listeners answer such a request themselves
-            return Decision(exchange, error_response(exchange, error.status, error.reason))
-        return await self._rehearsal.decide(exchange)
+        return exchange
 
     async def _fetch(self, origin: Origin, request: Request) -> Response:
         answer = self._answer
@@ -66,33 +56,18 @@ class Trial:
         return Response(answer.status, answer.fields(), Body(answer.body.encode()))
 
 
-def _clients(case: Case, visit: Visit) -> Iterator[Address]:
+def _peers(case: Case, visit: Visit) -> Iterator[str]:
     if case.test.visitors:
         yield from map(visitor_address, range(case.test.visitors))
     else:
-        yield visit.sender or ipaddress.IPv4Address("127.0.0.1")
+        yield visit.sender or "127.0.0.1"
 
 
-def _request(visit: Visit, site: str) -> Request:
-    """The request as the engines make it, its path still as it was written."""
-    url = f"{site}{visit.url}" if visit.url.startswith("/") else visit.url
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    port = parts.port
-    is_usual = port is None or port == DEFAULT_PORTS[parts.scheme]
-    headers = Headers.of(*((name, v) for name, values in visit.headers.items() for v in values))
+def _fields(visit: Visit) -> Headers:
+    fields = fields_of(visit.headers)
     if visit.cookies:
-        headers.add("cookie", "; ".join(f"{name}={v}" for name, v in visit.cookies.items()))
-    return Request(
-        method=visit.method,
-        authority=host if is_usual else f"{host}:{port}",
-        path=parts.path or "/",
-        query=parts.query or None,
-        headers=headers,
-        body=Body(visit.body.encode()),
-        scheme=parts.scheme,
-    )
+        fields.add("cookie", "; ".join(f"{name}={v}" for name, v in visit.cookies.items()))
+    return fields
 
 
 def object_of(decision: Decision) -> str | None:

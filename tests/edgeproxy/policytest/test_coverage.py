@@ -9,14 +9,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.decision import Rehearsal, assumed
 from edgeproxy.http import Exchange
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.load import parse
 from edgeproxy.policy.source import write
-from edgeproxy.policytest.coverage import Coverage, Watch
+from edgeproxy.policytest.coverage import Coverage, Watch, points
 from edgeproxy.policytest.suite import Suite
-from edgeproxy.routing import compile_path, find
+from edgeproxy.routing import attempts, compile_path, find
+from edgeproxy.trace import Trace
 from tests.policies_strategy import Plain, Visit, policies, visits
 
 POLICY = """\
@@ -127,34 +127,20 @@ def covers(pattern: str, host: str) -> bool:
 @given(policies(), st.lists(visits(), max_size=5))
 def test_routes_and_clauses_are_those_that_are_tried(policy: Plain, several: list[Visit]) -> None:
     plan = compile_plan(parse(write(policy)))
-    watch = Watch(plan)
+    watch = Watch(plan.policy)
     expected: set[tuple[Any, ...]] = set()
     for visit in several:
         expected.update(got_to(plan, visit.exchange(plan)))
-        find(watch.watched().routes.candidates(visit.host, visit.path), visit.exchange(plan))
-    is_route = [point for point in watch.coverage().points if point.kind == "routes"]
-    seen = {id for id in watch.seen if id[0] != "filter"}
-    assert seen == {id for id in expected if id[0] != "route"}
-    assert len(is_route) == len(policy["routes"])
+        watch.note(routed(plan, visit.exchange(plan)))
+    assert watch.seen == expected
+    missed = {gap.id for gap in watch.coverage().gaps if gap.kind != "filters"}
+    assert missed == {p.id for p in points(plan.policy) if p.kind != "filters"} - expected
 
 
-@settings(deadline=None, max_examples=60)
-@given(policies(), visits())
-def test_watching_changes_no_decision(policy: Plain, visit: Visit) -> None:
-    plan = compile_plan(parse(write(policy)))
-    answers = [drive(Rehearsal(each, assumed()), visit) for each in (plan, Watch(plan).watched())]
-    assert answers[0] == answers[1]
-
-
-def drive(rehearsal: Rehearsal, visit: Visit) -> tuple[Any, ...]:
-    """The decision about `visit`, which waits for nothing."""
-    exchange = Visit.exchange(visit, rehearsal.plan)
-    coroutine = rehearsal.decide(Exchange(exchange.request, exchange.client))
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        decision = done.value
-        headers = [field for field in decision.response.headers.items() if field[0] != "date"]
-        key, status = decision.exchange.cache_key, decision.response.status
-        return decision.route, decision.origin, status, key, headers
-    raise AssertionError("the journey waits")
+def routed(plan: Plan, exchange: Exchange) -> Exchange:
+    """The exchange when its route is known, with a trace."""
+    candidates = plan.routes.candidates(exchange.request.host, exchange.request.path)
+    exchange.trace = Trace(attempts=attempts(candidates, exchange))
+    found = find(candidates, exchange)
+    exchange.route = found.route.name if found else None
+    return exchange

@@ -12,6 +12,7 @@ from edgeproxy.policytest import Report
 
 POLICY = """\
 version: 1
+trusted_proxies: [10.0.0.0/8]
 origins:
   site: {url: "https://acme.github.io/docs/"}
   next: {url: "https://acme.github.io/next/"}
@@ -87,7 +88,12 @@ def said(folder: Path, tests: str) -> list[str]:
         "get: /a, visitors: 400, expect: {shares: {hero: {control: 75, bold: 25}}}",
         "get: /split/, visitors: 400, expect: {shares: {origin: {site: 75, next: 25}}, within: 5}",
         "get: /a, visitors: 10, expect: {shares: {route: {pages: 100}}, within: 0, status: 200}",
-        "get: /%2e%2e/, expect: {status: 400, route: false}",
+        "get: /a, from: 127.0.0.1, headers: {x-forwarded-for: 194.25.0.60},"
+        " expect: {facts: {country: XX}}",
+        "get: /a, from: 10.0.0.1, headers: {x-forwarded-for: 194.25.0.60},"
+        " expect: {facts: {country: DE}}",
+        "get: /a, as: {variant:hero: bold}, expect: {facts: {variant:hero: bold}}",
+        "get: /a, at: 2026-12-24T18:00, expect: {status: 200}",
         "as: {hero: bold}, same_object_for: [/a, '/a?utm=x', {get: /a, from: 203.0.113.9}]",
         "get: /a, never_same_object_for: [{as: {hero: bold}}, {as: {hero: control}}]",
         "as: {hero: bold}, never_same_object_for: [/a, /b, '/a?page=1', '/a?page=2']",
@@ -101,7 +107,7 @@ def test_it_passes(test: str, tmp_path: Path) -> None:
     assert said(tmp_path, f"  - {{name: a, {test}}}\n") == []
 
 
-BY_PAGES = "; route 'pages', site.yaml:19:11"
+BY_PAGES = "; route 'pages', site.yaml:20:11"
 
 
 @pytest.mark.parametrize(
