@@ -8,7 +8,7 @@ PY    := $(BIN)/python
 READY := .venv/.ready
 SITE  := build/site/.built
 
-SCHEMA := policies/edgeproxy.schema.json
+SCHEMAS := policies/edgeproxy.schema.json policies/edgeproxy-tests.schema.json
 LANGUAGE_SERVER := .tools/yaml-language-server/.ready
 
 # More words for the command behind a target: make test ARGS='-k cache -x'
@@ -31,14 +31,14 @@ help: ## list these targets
 	@echo
 	@echo "The first one sets up .venv; ARGS='...' is handed to the command behind a target."
 
-setup: $(READY) $(SCHEMA) ## make .venv, with the packages that requirements.txt pins
+setup: $(READY) $(SCHEMAS) ## make .venv, with the packages that requirements.txt pins
 
 $(READY): requirements.txt pyproject.toml .python-version .ci/setup
 	@.ci/setup
 
 # What editors know of the policies beside it: see docs/editors.md.
-$(SCHEMA): $(READY) $(shell find edgeproxy plugins -name '*.py')
-	@$(BIN)/edgeproxy schema >$@.new
+$(SCHEMAS): $(READY) $(shell find edgeproxy plugins -name '*.py')
+	@$(BIN)/edgeproxy schema $(if $(findstring tests,$@),--tests) >$@.new
 	@mv $@.new $@
 
 # ------------------------------------------------------------------- daily use

@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     schema = commands.add_parser("schema", help="print the JSON Schema of policies, for editors")
     schema.set_defaults(command=_schema)
+    schema.add_argument("--tests", action="store_true", help="of tests of policies (*_test.yaml)")
 
     policytest.add_command(commands)
     explain.add_command(commands, _network)
@@ -166,6 +167,9 @@ def _schema(options: argparse.Namespace) -> int:
     from edgeproxy.policy.schema import schema
     from edgeproxy.policy.vocabulary import everything
 
+    if options.tests:
+        print(json.dumps(policytest.schema(), indent=2))
+        return 0
     words = everything(installed())
     for name, entry in words.broken.items():
         kind = entry.load()

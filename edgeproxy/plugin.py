@@ -68,8 +68,8 @@ class Config(BaseModel):
     """A block of a policy. Unknown keys are faults, values are frozen, defaults are checked.
 
     Scalars are taken as they are written: `yes` is no boolean, `"5"` no number and `404` no text.
-    The text below a field is what editors show for its key. `plain_keys` are the keys that a plain
-    text may stand for: with `("name",)`, `hero` is short for `{name: hero}`.
+    The text below a field is what editors show for its key. `plain_keys` are the keys that a value
+    without keys may stand for: with `("name",)`, `hero` is short for `{name: hero}`.
     """
 
     model_config = ConfigDict(
@@ -96,9 +96,12 @@ class Config(BaseModel):
         block: dict[str, Any] = handler.resolve_ref_schema(handler(schema))
         if not cls.plain_keys:
             return block
-        fields = [block["properties"][key] for key in cls.plain_keys]
-        texts = [field.get("anyOf", [{**field, "description": ""}])[0] for field in fields]
-        return {"anyOf": [*texts, {**block}]}
+        plain: list[dict[str, Any]] = []
+        for key in cls.plain_keys:
+            field = block["properties"][key]
+            members = field.get("anyOf", [{**field, "description": ""}])
+            plain += [member for member in members if member != {"type": "null"}]
+        return {"anyOf": [*plain, {**block}]}
 
 
 class Matcher[T](RootModel[T]):

@@ -14,6 +14,7 @@ from edgeproxy.policy.installed import Registry
 
 from .command import add_command
 from .report import Report
+from .schema import schema
 from .suite import Suite
 
 
@@ -29,4 +30,4 @@ def run(
     return Suite.load(policies, tests, registry=registry).run()
 
 
-__all__ = ["Report", "add_command", "run"]
+__all__ = ["Report", "add_command", "run", "schema"]

@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import re2
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.addresses import parse_address
@@ -22,7 +29,15 @@ from edgeproxy.errors import ClientError
 from edgeproxy.explain.arriving import moment
 from edgeproxy.http import TOKEN, Headers, normalise_path
 from edgeproxy.plan import Plan
-from edgeproxy.plugin import Config, Duration, FieldName, Name, OneOrMany, OriginName
+from edgeproxy.plugin import (
+    Config,
+    Duration,
+    FieldName,
+    Name,
+    OneOrMany,
+    OriginName,
+    editor_hint,
+)
 from edgeproxy.policy.faults import nearest
 from edgeproxy.policy.model import Regex
 from edgeproxy.policy.source import shown
@@ -57,7 +72,9 @@ def _known(kind: str, code: str) -> AfterValidator:
 
 RouteName = Annotated[Name, _known("route", "unknown_route")]
 RuleName = Annotated[Name, _known("rule", "unknown_rule")]
-Reason = Annotated[str, _known("reason", "unknown_reason")]
+Reason = Annotated[
+    str, _known("reason", "unknown_reason"), WithJsonSchema({"enum": sorted(REASONS)})
+]
 
 
 # ------------------------------------------------------------------- facts
@@ -108,6 +125,7 @@ def _address(value: Any) -> Any:
     return value
 
 
+_ADDRESS = editor_hint("^[0-9A-Fa-f.:]+$", "an IP address such as 203.0.113.9")
 _PRINTABLE = re.compile(r"[!-~]+", re.ASCII)
 
 
@@ -165,6 +183,9 @@ def _each_once(fields: Any) -> Any:
     return fields
 
 
+_TIME = editor_hint("^[0-9]{4}-?[0-9]{2}-?[0-9]{2}", "a time such as 2026-12-24T18:00")
+
+
 def _time(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is no time; write for example 2026-12-24T18:00")
@@ -213,11 +234,11 @@ class Visit(Config):
     """Cookies that it sends."""
     body: str = ""
     """Text that it sends."""
-    sender: Annotated[str | None, BeforeValidator(_address)] = Field(
+    sender: Annotated[str | None, BeforeValidator(_address), _ADDRESS] = Field(
         None, alias="from", validate_default=False
     )
     """The address that it comes from; one of `trusted_proxies` may forward another."""
-    at: Annotated[float | None, BeforeValidator(_time)] = Field(None, validate_default=False)
+    at: Annotated[float | None, BeforeValidator(_time), _TIME] = Field(None, validate_default=False)
     """When it comes: `2026-12-24T18:00`, UTC unless it says otherwise; else now."""
     facts: TakenFacts = Field(default={}, alias="as", validate_default=False)
     """Facts taken as given, and all they imply: `{country: DE, device: mobile}`."""
@@ -255,7 +276,7 @@ class Answer(Config):
 class Condition(Config):
     """What a text has to be. A plain text is `exact`; `true` and `false` are `present`."""
 
-    plain_keys = ("exact",)
+    plain_keys = ("exact", "present")
 
     exact: str | None = None
     """It is this."""

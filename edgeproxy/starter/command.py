@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
 
-from edgeproxy import __version__
+from edgeproxy import __version__, policytest
 from edgeproxy.engine.upstream import Upstream
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Headers, Origin, Request
@@ -23,13 +23,15 @@ from edgeproxy.policy.vocabulary import everything
 from edgeproxy.warm.crawl import Got, Pace, Unreachable
 
 from .draft import draft
+from .draft_tests import draft_tests
 from .findings import Findings, findings
 from .survey import AGENT, survey
 
 MAX_PAGE_BYTES = 1024 * 1024
 REQUESTS_A_SECOND = 10
 SCHEMA = "edgeproxy.schema.json"
-MODELINE = f"# yaml-language-server: $schema={SCHEMA}\n"
+TESTS_SCHEMA = "edgeproxy-tests.schema.json"
+MODELINE = "# yaml-language-server: $schema={}\n"
 
 
 def add_command(commands: Any) -> None:
@@ -38,7 +40,11 @@ def add_command(commands: Any) -> None:
     init.set_defaults(command=main)
     init.add_argument("url", help="where the site is now")
     init.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write it there, with a schema beside it"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write it there, and its tests and schemas beside it",
     )
     init.add_argument("--force", action="store_true", help="overwrite what is there")
 
@@ -46,14 +52,9 @@ def add_command(commands: Any) -> None:
 def main(options: argparse.Namespace) -> int:
     """0: written; 1: the site cannot be looked at; 2: wrong use."""
     output: Path | None = options.output
-    if output is not None and output.exists() and not options.force:
-        print(f"edgeproxy init: {output} is there already; overwrite it with --force",
-              file=sys.stderr)  # fmt: skip
-        return 2
-    if output is not None and not output.absolute().parent.is_dir():
-        print(f"edgeproxy init: there is no folder {output.parent}", file=sys.stderr)
-        return 2
     try:
+        if output is not None:
+            check_place(output, force=options.force)
         found = asyncio.run(look_at(options.url))
         print(draft(found, "site.yaml"), end="") if output is None else write(found, output)
     except ValueError as error:
@@ -112,12 +113,30 @@ async def fetched(upstream: Upstream, url: str) -> Got:
     return Got(response.status, fields, bytes(start[:MAX_PAGE_BYTES]), len(start))
 
 
-def write(found: Findings, output: Path) -> None:
-    """The policy, and beside it what editors know of the language."""
-    output.write_text(MODELINE + draft(found, output.name), encoding="utf-8")
-    beside = output.with_name(SCHEMA)
-    beside.write_text(json.dumps(schema(everything(installed())), indent=2) + "\n")
-    print(
-        f"edgeproxy init: wrote {output} and {beside}, after {found.requests} requests",
-        file=sys.stderr,
-    )
+def tests_beside(policy: Path) -> Path:
+    return policy.with_name(f"{policy.stem}_test.yaml")
+
+
+def check_place(policy: Path, *, force: bool) -> None:
+    """Raises ValueError if `policy` cannot be written there, or something would be overwritten."""
+    if not policy.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {policy.parent}")
+    taken = [path for path in (policy, tests_beside(policy)) if path.exists()]
+    if taken and not force:
+        names = " and ".join(map(str, taken))
+        raise ValueError(f"{names}: there already; overwrite with --force")
+
+
+def write(found: Findings, policy: Path) -> None:
+    """The policy, its tests, and what editors know of both languages."""
+    schemas = {SCHEMA: schema(everything(installed())), TESTS_SCHEMA: policytest.schema()}
+    files = {
+        policy: MODELINE.format(SCHEMA) + draft(found, policy.name),
+        tests_beside(policy): MODELINE.format(TESTS_SCHEMA) + draft_tests(found, policy.name),
+    }
+    for name, known in schemas.items():
+        files[policy.with_name(name)] = json.dumps(known, indent=2) + "\n"
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
+    names = ", ".join(path.name for path in files)
+    print(f"edgeproxy init: wrote {names}, after {found.requests} requests", file=sys.stderr)

@@ -40,12 +40,16 @@ def _out(lines: Iterable[str], depth: int) -> list[str]:
     return [" " * depth + "# " + line for line in lines]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A text as YAML takes it, whatever is in it; a path as people write it."""
     return text if re.fullmatch(r"/[A-Za-z0-9._/*-]*", text) else json.dumps(text)
 
 
 # ------------------------------------------------------------------ head
+
+
+def origin_name(found: Findings) -> str:
+    return "pages" if found.is_pages else "site"
 
 
 def _head(found: Findings, name: str) -> list[str]:
@@ -80,8 +84,7 @@ def _origins(found: Findings) -> list[str]:
             "that needs none of them is `kind: pages`, which keeps what is personal from it.", 2
         )  # fmt: skip
     kind = "kind: http, " if found.takes_more else ""
-    name = "pages" if found.is_pages else "site"
-    return [*lines, f"  {name}: {{{kind}url: {_quoted(found.url)}}}"]
+    return [*lines, f"  {origin_name(found)}: {{{kind}url: {quoted(found.url)}}}"]
 
 
 def _content(found: Findings) -> list[str]:
@@ -195,7 +198,7 @@ def _spelt(found: Findings, path: str) -> list[str]:
 
 
 def _paths(found: Findings, *paths: str) -> str:
-    spelt = [_quoted(each) for path in paths for each in _spelt(found, path)]
+    spelt = [quoted(each) for path in paths for each in _spelt(found, path)]
     return spelt[0] if len(spelt) == 1 else f"[{', '.join(spelt)}]"
 
 
@@ -207,7 +210,7 @@ def _asset_matches(found: Findings) -> list[str]:
         folder = hashed.folder.replace(".", "[.]")
         endings = "|".join(hashed.endings)
         pattern = f"{base}{folder}.*[._-][0-9a-f]{{8,64}}[.]{minified}({endings})"
-        matches.append(f"{{path: {{regex: {_quoted(pattern)}}}}}")
+        matches.append(f"{{path: {{regex: {quoted(pattern)}}}}}")
     if hashed.folders:
         matches.append(f"{{path: {_paths(found, *(f'{each}**' for each in hashed.folders))}}}")
     for folder, name in hashed.queries:
@@ -243,7 +246,7 @@ def _stub_routes(found: Findings) -> list[str]:
     )  # fmt: skip
     for number, (path, target) in enumerate(found.stubs, 1):
         match = f"match: {{path: {_paths(found, path)}}}"
-        lines += _out([f"- {{name: onward-{number}, {match}, redirect: {_quoted(target)}}}"], 2)
+        lines += _out([f"- {{name: onward-{number}, {match}, redirect: {quoted(target)}}}"], 2)
     return lines
 
 
@@ -264,7 +267,7 @@ def _language_routes(found: Findings) -> list[str]:
     for tag, path in list(others.items())[:MAX_LANGUAGES]:
         match = f"match: {{path: {_paths(found, '/')}, language: {tag}}}"
         name = f"home-{tag.lower()}"
-        lines += _out([f"- {{name: {name}, {match}, redirect: {_quoted(path)}}}"], 2)
+        lines += _out([f"- {{name: {name}, {match}, redirect: {quoted(path)}}}"], 2)
     rest = ", ".join(list(others)[MAX_LANGUAGES:])
     return lines + (_comment(f"And so on for {rest}.", 2) if rest else [])
 

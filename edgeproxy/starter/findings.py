@@ -46,6 +46,7 @@ class Hashed:
     is_minified: bool = False  # whether `.min` stands before some endings
     folders: tuple[str, ...] = ()  # in which every name holds a hash
     queries: tuple[tuple[str, str], ...] = ()  # a folder, and the parameter with the version
+    samples: tuple[str, ...] = ()  # one of each of these kinds, with its query
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +150,16 @@ def _hashed(seen: Seen) -> Hashed:
     paths = list(_plain(seen, own))
     hexadecimal = {path: match for path in paths if (match := _HEX.fullmatch(path))}
     endings = sorted({match[2] for match in hexadecimal.values()})
-    others = [path for path in paths if path not in hexadecimal]
+    folders = _folders_of_hashes(path for path in paths if path not in hexadecimal)
+    versions = dict(_versions(seen, own))
+    samples = [*list(hexadecimal)[:1], *folders.values(), *versions.values()]
     return Hashed(
         endings=tuple(endings),
         folder=_common_folder(hexadecimal),
         is_minified=any(match[1] for match in hexadecimal.values()),
-        folders=tuple(_folders_of_hashes(others)),
-        queries=tuple(sorted(dict.fromkeys(_versions(seen, own)))),
+        folders=tuple(folders),
+        queries=tuple(sorted(versions)),
+        samples=tuple(samples)[:MAX_NAMED],
     )
 
 
@@ -169,19 +173,22 @@ def _common_folder(paths: Iterable[str]) -> str:
     return "/" + "".join(f"{name}/" for name in common)
 
 
-def _folders_of_hashes(paths: Iterable[str]) -> Iterator[str]:
-    """Folders of scripts and styles whose names all end in something like `-BfC3dPqZ`."""
+def _folders_of_hashes(paths: Iterable[str]) -> dict[str, str]:
+    """Folders of scripts and styles whose names all end in something like `-BfC3dPqZ`, with one."""
     by_folder: dict[str, list[str]] = {}
     for path in paths:
         by_folder.setdefault(path.rpartition("/")[0], []).append(path)
-    for folder, names in sorted(by_folder.items()):
-        has_code = any(name.endswith((".js", ".mjs", ".css")) for name in names)
-        if folder and has_code and all(_MIXED.fullmatch(name) for name in names):
-            yield f"{folder}/"
+    return {
+        f"{folder}/": names[0]
+        for folder, names in sorted(by_folder.items())
+        if folder
+        and any(name.endswith((".js", ".mjs", ".css")) for name in names)
+        and all(_MIXED.fullmatch(name) for name in names)
+    }
 
 
-def _versions(seen: Seen, urls: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Folders of files with a version in the query, such as `style.css?v=1f3a9c20`."""
+def _versions(seen: Seen, urls: Iterable[str]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Folders of files with a version in the query, such as `style.css?v=1f3a9c20`, with one."""
     for url in urls:
         path = next(iter(_plain(seen, [url.partition("?")[0]])), None)
         pairs = parse_qsl(urlsplit(url).query)
@@ -189,7 +196,7 @@ def _versions(seen: Seen, urls: Iterable[str]) -> Iterator[tuple[str, str]]:
             continue
         name, value = pairs[0]
         if re.fullmatch(r"[a-z]{1,10}", name) and _VERSION.fullmatch(value):
-            yield f"/{path.split('/')[1]}/", name
+            yield (f"/{path.split('/')[1]}/", name), f"{path}?{name}={value}"
 
 
 # ------------------------------------------------------------------ pages

@@ -88,7 +88,7 @@ def test_every_command_has_a_section() -> None:
     assert headings == list(subcommands())
 
 
-@pytest.mark.parametrize("command", ["run", "check", "test", "init", "warm", "explain"])
+@pytest.mark.parametrize("command", ["run", "check", "schema", "test", "init", "warm", "explain"])
 def test_options_are_those_of_the_parser(command: str) -> None:
     rows = table("cli.md", f"## `edgeproxy {command}`")
     documented = {first_code(row[0]).partition(" ")[0]: first_code(row[1]) for row in rows}

@@ -48,10 +48,11 @@ class Editor:
 
     def __init__(self, server: LanguageServer, folder: Path) -> None:
         self.server, self.folder, self.files = server, folder, 0
+        self.modeline = MODELINE
 
     async def problems(self, text: str) -> list[tuple[str, str]]:
         """What is underlined in `text`, with what is said about it."""
-        text = MODELINE + text
+        text = self.modeline + text
         lines = text.split("\n")
 
         def underlined(problem: dict[str, Any]) -> str:
@@ -70,7 +71,7 @@ class Editor:
 
     async def _opened(self, text: str) -> tuple[Path, int, int]:
         """The file, and where its cursor is."""
-        before, _, after = (MODELINE + text).partition("▮")
+        before, _, after = (self.modeline + text).partition("▮")
         file = self._file()
         await self.server.problems(file, before + after)
         return file, before.count("\n"), len(before.rpartition("\n")[2])
@@ -171,3 +172,20 @@ async def test_a_key_under_the_cursor_is_explained(editor: Editor) -> None:
         ("limits: {body_▮size: 5MB}", "more is answered 413"),
     ):
         assert expected in await editor.hover(START + lines)
+
+
+async def test_tests_of_policies_are_known_too(
+    editor: Editor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["schema", "--tests"]) == 0
+    written = capsys.readouterr().out
+    editor.folder.joinpath("edgeproxy-tests.schema.json").write_text(written)
+    start = "# yaml-language-server: $schema=edgeproxy-tests.schema.json\nversion: 1\ntests:\n"
+    a_test = f"{start}  - name: the guide\n    get: /guide/\n    expect:\n      "
+    editor.modeline = ""
+    assert await editor.problems(f"{a_test}status: 200\n") == []
+    assert await editor.problems(f"{a_test}stats: 200\n") == [
+        ("stats", "Property stats is not allowed.")
+    ]
+    assert {"route", "redirect", "cache"} <= set(await editor.completions(f"{a_test}▮"))
+    assert "Where it is sent." in await editor.hover(f"{a_test}redi▮rect: /a\n")

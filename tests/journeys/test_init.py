@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy import policytest
 from edgeproxy.pages import Pages
 from edgeproxy.testing import running
 
@@ -45,11 +46,13 @@ async def test_the_policy_of_a_look_serves_the_site(site: Path, tmp_path: Path) 
         done = await init(pages.url, "-o", policy)
         assert done.returncode == 0, done.stderr
         assert sum(pages.requests.values()) <= 12
-        assert f"wrote {policy}" in done.stderr
+        assert "wrote site.yaml, site_test.yaml, edgeproxy.schema.json" in done.stderr
 
         text = policy.read_text()
         assert text.startswith("# yaml-language-server: $schema=edgeproxy.schema.json\n")
         assert json.loads((tmp_path / "edgeproxy.schema.json").read_text())["definitions"]
+        report = await asyncio.to_thread(policytest.run, [policy])
+        assert report.passed, str(report)
         assert "# - {name: home-de, match: {path: [/, /project/], language: de}" in text
 
         async with running([policy]) as proxy:
@@ -90,7 +93,7 @@ async def test_what_is_there_is_not_overwritten(site: Path, tmp_path: Path) -> N
     async with Pages(site) as pages:
         done = await init(pages.url, "-o", policy)
         assert (done.returncode, policy.read_text()) == (2, "mine")
-        assert "overwrite it with --force" in done.stderr
+        assert "site.yaml: there already; overwrite with --force" in done.stderr
         assert not pages.requests
         assert (await init(pages.url, "-o", policy, "--force")).returncode == 0
     assert "version: 1" in policy.read_text()
@@ -142,5 +145,7 @@ async def test_real_sites(
         text = (tmp_path / "site.yaml").read_text()
         assert [part for part in wanted if part not in text] == []
         assert "spa_fallback" not in text
+        report = await asyncio.to_thread(policytest.run, [tmp_path / "site.yaml"])
+        assert report.passed, str(report)
         async with running([tmp_path / "site.yaml"]) as proxy:
             assert (await proxy.get("/")).status == 200

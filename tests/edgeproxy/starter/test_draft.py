@@ -6,15 +6,20 @@ Its comments hold lines of policy for the reader to uncomment; those have to be 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeproxy import policytest
 from edgeproxy.plan import compile_plan
 from edgeproxy.policy.load import parse
 from edgeproxy.policy.policy import Policy
 from edgeproxy.routing import find
 from edgeproxy.starter.draft import draft
+from edgeproxy.starter.draft_tests import draft_tests
 from edgeproxy.starter.findings import WANTED, Findings, Hashed
 from tests.policies_strategy import Visit
 
@@ -36,6 +41,14 @@ def some(strategy: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, ...]]
     return st.lists(strategy, unique=True, max_size=3).map(tuple)
 
 
+def with_samples(hashed: Hashed) -> Hashed:
+    """`hashed` with a file of each kind."""
+    samples = [f"{hashed.folder}x-0123abcd.{ending}" for ending in hashed.endings[:1]]
+    samples += [f"{folder}x.js" for folder in hashed.folders]
+    samples += [f"{folder}x.css?{name}=1" for folder, name in hashed.queries]
+    return replace(hashed, samples=tuple(samples))
+
+
 HASHED = st.builds(
     Hashed,
     endings=some(st.sampled_from(["js", "css", "woff2"])),
@@ -45,7 +58,7 @@ HASHED = st.builds(
     queries=st.lists(
         st.tuples(FOLDERS, st.sampled_from(["v", "hash"])), unique=True, max_size=2
     ).map(tuple),
-)
+).map(with_samples)
 FINDINGS = st.builds(
     Findings,
     url=st.sampled_from(["https://you.github.io/project/", "http://[::1]:8081/", "https://a.org/"]),
@@ -57,7 +70,7 @@ FINDINGS = st.builds(
     language=st.just("") | TAGS,
     languages=st.dictionaries(TAGS, PATHS),
     hashed=HASHED,
-    feeds=some(PATHS),
+    feeds=some(PATHS.filter(lambda path: path != "/")),
     missing=st.sampled_from(["own", "default", "app", "found", "unknown"]),
     stubs=st.lists(st.tuples(PATHS, PATHS), unique=True, max_size=3).map(tuple),
     lacking=some(st.sampled_from(list(WANTED))),
@@ -95,6 +108,17 @@ def test_its_comments_can_be_made_policy(found: Findings) -> None:
     assert bool(found.own_links) == ("rewrite_links" in str(policy.expanded))
     onward = [route for route in policy.routes if route.core.name.startswith("onward-")]
     assert len(onward) == len(found.stubs)
+
+
+@given(FINDINGS)
+@settings(deadline=None, max_examples=50)
+def test_its_tests_pass(found: Findings) -> None:
+    with TemporaryDirectory() as folder:
+        policy = Path(folder, "site.yaml")
+        policy.write_text(draft(found, policy.name))
+        policy.with_name("site_test.yaml").write_text(draft_tests(found, policy.name))
+        report = policytest.run([policy])
+    assert report.passed, str(report)
 
 
 def test_every_line_of_policy_has_a_comment_near_it() -> None:

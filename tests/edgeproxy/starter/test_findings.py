@@ -89,17 +89,22 @@ async def test_a_choice_of_languages_is_read_too() -> None:
     [
         (
             ["/assets/js/all-3c95695f.js", "/assets/css/main.6543a935.min.css"],
-            Hashed(endings=("css", "js"), folder="/assets/", is_minified=True),
+            Hashed(
+                endings=("css", "js"),
+                folder="/assets/",
+                is_minified=True,
+                samples=("/assets/js/all-3c95695f.js",),
+            ),
         ),
         (["/app.js", "/style.css", "/fade-cafe.js"], Hashed()),
         (
             ["/assets/index-BfC3dPqZ.js", "/assets/vendor-Dq81_mZx.js"],
-            Hashed(folders=("/assets/",)),
+            Hashed(folders=("/assets/",), samples=("/assets/index-BfC3dPqZ.js",)),
         ),
         (["/assets/index-BfC3dPqZ.js", "/assets/plain.js"], Hashed()),
         (
             ["/_static/a.css?v=1f3a9c20", "/_static/b.js?v=77"],
-            Hashed(queries=(("/_static/", "v"),)),
+            Hashed(queries=(("/_static/", "v"),), samples=("/_static/b.js?v=77",)),
         ),
         (["/js/a.js?lang=de", "https://cdn.example/a-0123abcd.js"], Hashed()),
     ],
