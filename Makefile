@@ -20,8 +20,8 @@ ifneq ($(shell cat .venv/.root 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs bench conformance curves soak soak-kill soak-open wheel clean distclean
-.PHONY: requirements language-server
+.PHONY: help setup demo test check format docs bench bench-curves conformance curves soak soak-kill
+.PHONY: soak-open wheel clean distclean requirements language-server
 
 help: ## list these targets
 	@echo "edgeproxy: make TARGET"
@@ -83,8 +83,11 @@ $(SITE): $(shell find docs policies -type f ! -name '*.pyc' 2>/dev/null) $(wildc
 	@$(PY) -m sphinx -q -b dirhtml -d build/doctrees docs build/site
 	@touch $@
 
-bench: $(READY) ## measure throughput and latency
-	@$(PY) tests/bench.py $(ARGS)
+bench: $(READY) ## measure beside nginx and others: docs/performance.md
+	@$(PY) -m tests.bench $(ARGS)
+
+bench-curves: $(READY) ## draw docs/images/cost-curves.svg anew, and print its figures
+	@$(PY) -m tests.bench.curves $(ARGS)
 
 conformance: $(READY) ## run the public HTTP cache suite: SUITE=folder of its checkout
 	@test -n "$(SUITE)" || { echo "conformance: name the suite's folder: SUITE=..."; exit 2; }
