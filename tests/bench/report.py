@@ -16,6 +16,11 @@ FORMATS = {
     "± %": ".0f",
     "MB": ",.0f",
     "errors": ",d",
+    "full": ",.0f",
+    "objects": ",.0f",
+    "bodies MB": ",.0f",
+    "tier MB": ",.0f",
+    "grown MB": ",.0f",
 }
 WITH_RATIO = ("req/s", "p99 ms", "CPU us")
 

@@ -33,7 +33,7 @@ def test_a_row_has_the_medians_of_the_rounds_and_all_errors() -> None:
 def report() -> Report:
     rows = {
         "nginx": {"req/s": 50_000.0, "CPU us": 20.0, "errors": 0},
-        "edgeproxy": {"req/s": 40_000.0, "CPU us": 25.0, "errors": 3, "full": 1.5},
+        "edgeproxy": {"req/s": 40_000.0, "CPU us": 25.0, "errors": 3, "full": 40_000.0},
     }
     return Report("mixed", "hits", rows, ["not installed: haproxy"], ("req/s", "CPU us"))
 
@@ -50,7 +50,7 @@ def test_a_table_has_a_line_a_row_and_the_notes(report: Report) -> None:
     assert title == "mixed: hits"
     assert heads.split() == ["req/s", "ratio", "CPU", "us", "ratio", "errors", "full"]
     assert nginx.split() == ["nginx", "50,000", "1.00", "20.0", "1.00", "0", "-"]
-    assert edgeproxy.split() == ["edgeproxy", "40,000", "0.80", "25.0", "1.25", "3", "1.50"]
+    assert edgeproxy.split() == ["edgeproxy", "40,000", "0.80", "25.0", "1.25", "3", "40,000"]
     assert note.strip() == "not installed: haproxy"
     assert len({len(line) for line in (heads, nginx, edgeproxy)}) == 1
 
