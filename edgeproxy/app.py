@@ -110,10 +110,10 @@ class App:
         Its client has to be known by the first call. Before `handle` only an engine that needs the
         plan already then has to ask.
         """
-        live = self._plans.of(exchange.id)
+        live = self._plans.of(exchange)
         if live is None:
             live = self._live_for(exchange)
-            self._plans.begin(exchange.id, live)
+            self._plans.begin(exchange, live)
         return live.plan
 
     def _live_for(self, exchange: Exchange) -> Live:
@@ -126,24 +126,33 @@ class App:
         exchange.policy = live.plan.version
         return live
 
-    async def handle(self, exchange: Exchange) -> Response:
-        """The answer to `exchange`. `finish` has to follow, unless this raises."""
+    async def handle(self, exchange: Exchange, fetch: Fetch | None = None) -> Response:
+        """The answer to `exchange`. `finish` has to follow, unless this raises.
+
+        `fetch` stands in for the app's own, for an engine that wants to have a part in it.
+        """
         plan = self.plan_for(exchange)
         try:
-            response = await handle(exchange, plan, self.fetch)
+            response = await handle(exchange, plan, fetch or self.fetch)
         except BaseException:
-            self._plans.end(exchange.id)
+            self._plans.end(exchange)
             raise
         if response.tunnel is not None:  # both ends may talk for days, and need no policy for it
-            self._plans.end(exchange.id)
+            self._plans.end(exchange)
         return response
 
     def finish(self, exchange: Exchange) -> None:
         """Tell observers, once the engine has what it needs. No client waits for them."""
-        live = self._plans.of(exchange.id) or self._in_force
+        live = self._plans.of(exchange) or self._in_force
         assert live is not None
         exchange.policy = exchange.policy or live.plan.version
-        task = asyncio.ensure_future(self._tell(exchange, live))
+        if self._write is None and not live.plan.phases.finish and self.candidate is None:
+            self._plans.end(exchange)
+            return
+        self.background(asyncio.ensure_future(self._tell(exchange, live)))
+
+    def background(self, task: asyncio.Future[None]) -> None:
+        """Hold on to a task that nobody waits for; `close` does."""
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
@@ -153,9 +162,19 @@ class App:
             if self._write is not None:
                 self._write(access_log.entry(exchange, live.plan.logged_facts))
         finally:
-            self._plans.end(exchange.id)
+            self._plans.end(exchange)
         if self.candidate is not None:
             self.candidate.saw(exchange, self.plan)
+
+    @property
+    def is_logging(self) -> bool:
+        """Whether somebody wants an entry of the access log for each request."""
+        return self._write is not None
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Write an entry of the access log that an engine has made by itself."""
+        if self._write is not None:
+            self._write(entry)
 
     async def close(self) -> None:
         await asyncio.gather(*self._telling, return_exceptions=True)

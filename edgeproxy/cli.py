@@ -110,6 +110,8 @@ async def _network() -> AsyncIterator[Fetch]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    import uvloop
+
     from edgeproxy.engine.listening import listen_addresses
     from edgeproxy.engine.process import run
     from edgeproxy.engine.serve import Server  # mitmproxy takes a second to import
@@ -126,7 +128,7 @@ def _run(options: argparse.Namespace) -> int:
         server = Server(
             options.policy, options.origin, listen=listen, access_log=options.access_log
         )
-        with asyncio.Runner() as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             watch = Watch(options.policy) if options.watch and options.policy else None
             runner.run(run(server, Notify(), watch))
     except BadAddress as error:

@@ -7,7 +7,15 @@ import itertools
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import quote, unquote_to_bytes
@@ -17,6 +25,7 @@ from edgeproxy.errors import ClientError
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
 
+    from edgeproxy.caching.errand import Hit
     from edgeproxy.trace import Trace
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -61,6 +70,10 @@ class Headers:
         """All field lines of `name` as one list (RFC 9110, section 5.3); None if there is none."""
         values = self.get_all(name)
         return ", ".join(values) if values else None
+
+    def pick(self, names: Collection[bytes]) -> list[tuple[bytes, bytes]]:
+        """The field lines of any of `names`, in order, read in one pass; names in lower case."""
+        return [(lower, value) for key, value in self.fields if (lower := key.lower()) in names]
 
     def add(self, name: str, value: str) -> None:
         """One more field line. ValueError if the name or the value could not be sent safely."""
@@ -398,6 +411,11 @@ _ids = itertools.count()
 _boot = os.urandom(4).hex()
 
 
+def new_id() -> str:
+    """A name for one exchange, in the log and on error pages."""
+    return f"{_boot}{next(_ids):08x}"
+
+
 @dataclass(slots=True)
 class Exchange:
     """One request and all that becomes of it. Lives as long as the request; never shared."""
@@ -405,7 +423,7 @@ class Exchange:
     request: Request
     client: Address = field(default_factory=lambda: ipaddress.IPv4Address("127.0.0.1"))
     facts: Facts = field(default_factory=Facts)
-    id: str = field(default_factory=lambda: f"{_boot}{next(_ids):08x}")
+    id: str = field(default_factory=new_id)
     at_s: float = field(default_factory=time.time)  # when it came; rehearsals may say another time
     started_s: float = field(default_factory=time.monotonic)
     policy: str = ""  # the version of the policy that decides
@@ -416,6 +434,7 @@ class Exchange:
     cache_key: str = ""  # what the answer is stored under, empty if the cache has no part in it
     cache_status: str = ""  # our member of Cache-Status (RFC 9211)
     cache_verdict: str = "pass"  # hit, miss, stale, revalidated, collapsed, pass
+    hit: Hit | None = None  # the fresh copy that it was answered with, if it was
     varies_by: set[str] = field(default_factory=set)  # request fields that decided; `*` for more
     cookies_to_set: list[str] = field(default_factory=list)
     error: str = ""  # the cause of a failure, for the log only

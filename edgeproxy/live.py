@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edgeproxy.caching.purges import CacheControl
 from edgeproxy.errors import Fault, PluginError, PolicyError
+from edgeproxy.http import Exchange
 from edgeproxy.pipeline import is_cancelled
 from edgeproxy.plan import Plan
 from edgeproxy.policy.policy import LoadedPlugin
@@ -36,21 +37,23 @@ class LivePlans:
 
     def __init__(self) -> None:
         self._all: list[Live] = []
-        self._under_way: dict[str, Live] = {}  # by id of the exchange
+        # By the identity of the exchange, which lives for as long as it is here.
+        self._under_way: dict[int, tuple[Exchange, Live]] = {}
         self._closing: set[asyncio.Future[None]] = set()
 
     # ------------------------------------------------------------ requests
 
-    def of(self, exchange_id: str) -> Live | None:
-        return self._under_way.get(exchange_id)
+    def of(self, exchange: Exchange) -> Live | None:
+        found = self._under_way.get(id(exchange))
+        return None if found is None else found[1]
 
-    def begin(self, exchange_id: str, live: Live) -> None:
-        self._under_way[exchange_id] = live
+    def begin(self, exchange: Exchange, live: Live) -> None:
+        self._under_way[id(exchange)] = exchange, live
         live.under_way += 1
 
-    def end(self, exchange_id: str) -> None:
-        """The exchange needs its plan no more. May be told twice."""
-        live = self._under_way.pop(exchange_id, None)
+    def end(self, exchange: Exchange) -> None:
+        """It needs its plan no more. May be told twice."""
+        _, live = self._under_way.pop(id(exchange), (None, None))
         if live is not None:
             live.under_way -= 1
             self._close_if_over(live)

@@ -144,6 +144,7 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
                 request, key, route.rule, forward, url=url, accept_encoding=accepts
             )
             exchange.cache_verdict, exchange.cache_status = answered.verdict, answered.status
+            exchange.hit = answered.hit
             response = answered.response
             if answered.cause is not None:
                 response.headers.append("proxy-status", stood_in(answered.cause, origin))

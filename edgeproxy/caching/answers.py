@@ -48,10 +48,7 @@ class Asked:
     @classmethod
     def by(cls, request: Request) -> Asked:
         asked = cls(request.method == "HEAD")
-        for raw_name, value in request.headers.fields:
-            name = raw_name.lower()
-            if name not in _ASKED:
-                continue
+        for name, value in request.headers.pick(_ASKED):
             if name == b"accept-encoding":
                 text = value.decode("latin-1")
                 first = asked.accept_encoding

@@ -25,6 +25,20 @@ class Answer:
     verdict: str  # hit, miss, stale, revalidated, collapsed, pass
     status: str  # our member of Cache-Status (RFC 9211)
     cause: Cause | None = None  # the origin's failure for which a stored copy stands in
+    hit: Hit | None = None  # the fresh copy that it was made of
+
+
+@dataclass(slots=True)
+class Hit:
+    """A fresh stored response that answered, under `id` in `tier`, at the moment `at_s`."""
+
+    id: str
+    tier: str
+    entry: StoredResponse
+    url: str  # the public one
+    at_s: float
+    fresh_for_s: float  # from then on
+    purges_seen: int = -1  # the version of the purges that it was held against
 
 
 @dataclass(slots=True)

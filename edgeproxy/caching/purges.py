@@ -113,6 +113,7 @@ class Purges:
         self._mark_s = 0.0  # the latest mark
         self._latest_s = 0.0  # the latest mark or stamp
         self.is_empty = True
+        self.version = 0  # another one after each change
 
     def stamp(self) -> float:
         """The moment to write down for a request that is sent now."""
@@ -216,6 +217,7 @@ class Purges:
                     self._take(kind, value, changes)
 
     def _settle(self) -> None:
+        self.version += 1
         self.is_empty = not any(self._tables.values())
         if not self._tables["tag"]:
             self._any_tag = (0.0, 0.0)

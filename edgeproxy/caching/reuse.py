@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgeproxy.caching.answers import Asked, tailored
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.encodings import chosen, encoded_fields, with_vary
-from edgeproxy.caching.errand import Answer, Errand
+from edgeproxy.caching.errand import Answer, Errand, Hit
 from edgeproxy.caching.freshness import (
     CLOCK_TOLERANCE_S,
     StaleUse,
@@ -92,6 +92,7 @@ def hit(errand: Errand, found: Found, fresh_for_s: float, now_s: float) -> Answe
         response_of(errand, found.entry, now_s),
         "hit",
         f"edgeproxy; hit; ttl={int(fresh_for_s)}; detail={found.tier}",
+        hit=Hit(found.id, found.tier, found.entry, errand.url, now_s, fresh_for_s),
     )
 
 

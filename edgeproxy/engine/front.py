@@ -22,6 +22,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
 
+from edgeproxy.engine.accelerator import Accelerator, Begun
 from edgeproxy.engine.listening import ListenAddress, Listener
 from edgeproxy.engine.message import (
     CONTINUE,
@@ -78,6 +79,7 @@ class FrontSettings:
     limits: Limits
     encoded_slashes: bool = False
     tls: ssl.SSLContext | None = None
+    is_accelerated: bool = True
 
 
 Connect = Callable[[Peer], PipeEnd]
@@ -88,16 +90,19 @@ class Front:
     """The listeners of one process and their connections.
 
     `settings` is asked for every connection and every request, so that a reload takes effect.
-    `refused` counts refusals by status and reason.
+    `accelerator` answers what need not wait; without it, everything goes to the core. `refused`
+    counts refusals by status and reason.
     """
 
     def __init__(
         self,
         connect: Connect,
         settings: Callable[[], FrontSettings],
+        accelerator: Accelerator | None = None,
         *,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.accelerator = accelerator
         self.connect = connect
         self.settings = settings
         self.now = now
@@ -244,6 +249,7 @@ class _Connection(asyncio.Protocol):
         "_answer",
         "_answer_body",
         "_answer_closes",
+        "_begun",
         "_body",
         "_body_bytes",
         "_body_paused_s",
@@ -275,6 +281,7 @@ class _Connection(asyncio.Protocol):
         "_transport",
         "_tunnel",
         "_waits_for",
+        "_who",
         "_writing_is_paused",
     )
 
@@ -285,8 +292,10 @@ class _Connection(asyncio.Protocol):
     def __init__(self, front: Front) -> None:
         self._front = front
         self._client = ""
+        self._who = ""  # address and scheme, for the accelerator; empty if it is not to be asked
         self._reader = RequestReader()
         self._core: PipeEnd | None = None
+        self._begun: Begun | None = None  # the journey that the core is to go on with
         # The request under way.
         self._head: RequestHead | None = None
         self._body: Body | None = None  # while it is incomplete
@@ -332,6 +341,8 @@ class _Connection(asyncio.Protocol):
         self._came_at_s = self._front.now()
         self._client = client_key(self._peer.peername)
         self._settings = self._front.settings()
+        if self._client and self._front.accelerator is not None:
+            self._who = f"{self._peer.scheme} {self._peer.peername[0]}"
         reason = self._front.admit(self, self._client)
         if reason is None:
             self._expect("idle", self._settings.limits.idle_timeout)
@@ -429,6 +440,10 @@ class _Connection(asyncio.Protocol):
         if not reader.buffer:
             return False
         self._settings = settings = self._front.settings()
+        accelerator = self._front.accelerator if settings.is_accelerated and self._who else None
+        line, tail = (b"", b"") if accelerator is None else reader.first()
+        if tail and accelerator is not None and self._recall(accelerator, line, tail):
+            return True
         try:
             head = reader.next_head(settings.limits, encoded_slashes=settings.encoded_slashes)
         except ClientError as error:
@@ -446,9 +461,41 @@ class _Connection(asyncio.Protocol):
             self._begin_body(head, body)
         elif head.target == b"*":
             self._answer_options(head)
+        elif tail and accelerator is not None and accelerator.takes(head):
+            self._begin_journey(accelerator, head, line, tail)
         else:
             self._pass(head.serialise())
         return True
+
+    def _recall(self, accelerator: Accelerator, line: bytes, tail: bytes) -> bool:
+        """Send what is remembered for a request of these bytes; False if nothing is."""
+        size = len(line) + len(tail)
+        if size > self._settings.limits.head_size or self._front.is_stopping or self._eof:
+            return False
+        wire = accelerator.recall(self._who, line, tail)
+        if wire is None:
+            return False
+        self._reader.skip(size)
+        self._came_at_s = -_NEVER
+        self._expect("idle", self._settings.limits.idle_timeout)
+        self._transport.writelines(wire)
+        return True
+
+    def _begin_journey(
+        self, accelerator: Accelerator, head: RequestHead, line: bytes, tail: bytes
+    ) -> None:
+        """Answer at once if that can be; else let the core go on with what has begun."""
+        peer = self._peer
+        begun = accelerator.begin(self._who, peer.peername[0], peer.scheme, head, line, tail)
+        if isinstance(begun, list):
+            self._head = None
+            self._expect("idle", self._settings.limits.idle_timeout)
+            self._transport.writelines(begun)
+        elif (response := begun.response) is not None:
+            self._send_whole(head, begun, *begun.delivered(response))
+        else:
+            self._begun = begun
+            self._pass(head.serialise())
 
     def _begin_body(self, head: RequestHead, body: Body) -> None:
         self._body = body
@@ -519,6 +566,7 @@ class _Connection(asyncio.Protocol):
             if self._writing_is_paused:
                 core.pause_reading()
             core.receive(self)
+        self._core.put("begun", self._begun)
         self._core.write(data)
 
     def _answer_options(self, head: RequestHead) -> None:
@@ -595,6 +643,28 @@ class _Connection(asyncio.Protocol):
 
     def _send_head(self, head: RequestHead, answer: ResponseHead, rest: bytes = b"") -> None:
         """Write the head with framing and Connection of our own, and what is there of the body."""
+        text, body = self._framed(head, answer)
+        if body is None or body.done:
+            self._transport.write(text)
+            self._end_answer(rest)
+        else:
+            self._answer_body = body
+            self._relay_body(body, rest, text)
+
+    def _send_whole(self, head: RequestHead, begun: Begun, text: bytes, data: bytes) -> None:
+        """The same for an answer that is all there, and no work of the core."""
+        try:
+            text, _ = self._framed(head, parse_response_head(text))
+        except ValueError as error:
+            begun.finish(b"", b"", closes=True)
+            self._fail(str(error))
+            return
+        self._transport.write(text + data)
+        begun.finish(text, data, closes=self._answer_closes)
+        self._end_answer(b"")
+
+    def _framed(self, head: RequestHead, answer: ResponseHead) -> tuple[bytes, Body | None]:
+        """The head as the client gets it, and what reads the body; whether the answer closes."""
         self._answer = answer
         own, body = _framing(head, answer)
         self._answer_closes = (
@@ -608,13 +678,7 @@ class _Connection(asyncio.Protocol):
             own += (b"Connection: close",)
         elif head.minor == 0:
             own += (b"Connection: keep-alive",)
-        text = answer.serialise(*own)
-        if body is None or body.done:
-            self._transport.write(text)
-            self._end_answer(rest)
-        else:
-            self._answer_body = body
-            self._relay_body(body, rest, text)
+        return answer.serialise(*own), body
 
     def _relay_body(self, body: Body, data: bytes, before: bytes = b"") -> None:
         try:
@@ -633,7 +697,7 @@ class _Connection(asyncio.Protocol):
 
     def _end_answer(self, rest: bytes) -> None:
         """The answer is complete: close, or go on to the next request."""
-        self._head = self._answer = self._answer_body = None
+        self._head = self._answer = self._answer_body = self._begun = None
         self._interim = 0
         if rest:
             log.warning("the core wrote more than its answer; its stream is closed")
@@ -717,7 +781,10 @@ class _Connection(asyncio.Protocol):
 
     def _drop_core(self, *, abort: bool = False) -> None:
         core, self._core = self._core, None
+        begun, self._begun = self._begun, None
         self._core_is_full = False
+        if begun is not None:
+            begun.abandon()
         if core is not None and abort:
             core.abort()
         elif core is not None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from http import HTTPStatus
 from typing import NoReturn
 
 from edgeproxy.errors import ClientError
@@ -96,6 +98,15 @@ class RequestHead:
     keep_alive: bool = True
     expects_continue: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """A GET or HEAD for a path, without a body and without anything to settle first."""
+        return (
+            self.method in (b"GET", b"HEAD")
+            and self.length is None
+            and not (self.chunked or self.is_websocket or self.expects_continue)
+        )
+
     def serialise(self) -> bytes:
         """The head as it goes to the core."""
         lines = [b"%b %b HTTP/1.1\r\nHost: %b" % (self.method, self.target, self.authority)]
@@ -147,6 +158,26 @@ class RequestReader:
         self.buffer = data[end:]
         self._reset()
         return head
+
+    def first(self) -> tuple[bytes, bytes]:
+        """Request line and header section at the start of the buffer, both with their line ends.
+
+        Empty if it is not all there, or is no GET or HEAD of HTTP/1.1 that stands at the start.
+        Nothing else is checked: what `next_head` has taken once it takes again.
+        """
+        data = self.buffer
+        if not data.startswith((b"GET /", b"HEAD /")):
+            return b"", b""
+        line_end = data.find(b"\r\n") + 2
+        end = data.find(b"\r\n\r\n", line_end - 2) + 4
+        if line_end < 2 or end < 4 or not data.startswith(b" HTTP/1.1", line_end - 11):
+            return b"", b""
+        return data[:line_end], data[line_end:end]
+
+    def skip(self, size: int) -> None:
+        """Take a request of `size` bytes from the start of the buffer, unread."""
+        self.buffer = self.buffer[size:]
+        self._reset()
 
     def _skip_blank_lines(self) -> bytes:
         """At most two CRLF may stand before a request (RFC 9112, section 2.2)."""
@@ -607,6 +638,21 @@ class ResponseHead:
         """The head, with `own` as last field lines."""
         line = b"HTTP/1.1 %d %b" % (self.status, self.reason)
         return b"\r\n".join((line, *self.lines, *own, b"\r\n"))
+
+
+def head_bytes(status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A response head, as it is written."""
+    lines = [b"HTTP/1.1 %d %b" % (status, reason_phrase(status))]
+    lines += [b"%b: %b" % field for field in fields]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+@lru_cache(maxsize=600)
+def reason_phrase(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
 
 
 _DROPPED_FROM_RESPONSES = _HOP_BY_HOP | {b"connection", b"upgrade"}

@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import http as http_status
-import ipaddress
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from mitmproxy import http
 from mitmproxy.addons.proxyserver import Proxyserver
@@ -26,12 +24,13 @@ from mitmproxy.proxy import commands, events, layers, mode_servers, mode_specs
 from mitmproxy.proxy.layers.http import HTTPMode, _http1
 from mitmproxy.proxy.server import ConnectionIO
 
-from edgeproxy.addresses import Network, client_address
 from edgeproxy.app import App
+from edgeproxy.engine.arrival import arrived, is_bodyless, sent_body, settle_path
+from edgeproxy.engine.message import head_bytes, reason_phrase
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.errors import ClientError, UpstreamError
 from edgeproxy.fronting import clean_response
-from edgeproxy.http import Address, Body, Exchange, Headers, Request, Response, normalise_path
+from edgeproxy.http import Body, Exchange, Headers, Response
 from edgeproxy.pipeline import error_response, upstream_failed
 
 log = logging.getLogger("edgeproxy.core")
@@ -162,8 +161,7 @@ class Journeys:
         if data is None or response.tunnel:
             self._through_pipe(flow, functools.partial(self._deliver_late, exchange, response))
             return
-        if exchange.request.method != "HEAD" and response.status not in (204, 304):
-            response.headers.set("content-length", str(len(data)))
+        data = sent_body(exchange, response)
         flow.response = _flow_response(response, data)
         exchange.bytes_sent = len(data)
         self._app.finish(exchange)
@@ -189,43 +187,35 @@ class Journeys:
         flow.request.data.scheme = b"http"
 
     async def _journey(self, flow: http.HTTPFlow, body: Body) -> tuple[Exchange, Response]:
-        peer = _address(flow.client_conn.peername[0])
         client = self.clients.get(flow.client_conn.id)  # None: it has left
-        headers = Headers(flow.request.headers.fields)
-        request = Request(
-            method=flow.request.method,
-            authority=flow.request.host_header or "",
-            path="/",
-            headers=headers,
-            body=body,
-            scheme=client.get_extra_info("scheme", "http") if client else "http",
-        )
-        exchange = Exchange(request, peer)
+        begun = client.take("begun") if client is not None else None
         reader = client if flow.request.is_http11 else None
-        interim = request.on_interim = _Interim(exchange, reader)
-        path, _, query = flow.request.path.partition("?")
-        request.query = query or None  # an empty one is not sent on, so no key may tell it apart
-        self._believe(exchange, self._app.plan.trusted_proxies)
+        if begun is not None:
+            interim = _Interim(begun.exchange, reader)
+            try:
+                return begun.exchange, await begun.go_on(interim)
+            finally:
+                interim.end()
+        exchange = arrived(
+            self._app.plan,
+            flow.client_conn.peername[0],
+            client.get_extra_info("scheme", "http") if client else "http",
+            flow.request.method,
+            flow.request.host_header or "",
+            flow.request.path,
+            Headers(flow.request.headers.fields),
+            body,
+        )
+        interim = exchange.request.on_interim = _Interim(exchange, reader)
         plan = self._app.plan_for(exchange)
         try:
-            request.path = normalise_path(path, encoded_slashes=plan.encoded_slashes)
+            settle_path(exchange, plan)
         except ClientError as error:
             return exchange, error_response(exchange, error.status, error.reason)
         try:
             return exchange, await self._app.handle(exchange)
         finally:
             interim.end()
-
-    @staticmethod
-    def _believe(exchange: Exchange, trusted: Sequence[Network]) -> None:
-        """Take client and scheme as the peer tells them, if it is a trusted proxy."""
-        if not trusted:
-            return
-        peer, request = exchange.client, exchange.request
-        exchange.client = client_address(peer, request.headers, trusted)
-        if any(peer in network for network in trusted):
-            scheme = (request.headers.get("x-forwarded-proto") or "").lower()
-            request.scheme = scheme if scheme in ("http", "https") else request.scheme
 
     async def _serve(self, flow: http.HTTPFlow, far: PipeEnd) -> None:
         """The far end of a pipe: read the request that mitmproxy sends, go, and answer."""
@@ -297,7 +287,7 @@ class _Interim:
         response = Response(status, headers)
         clean_response(response, origin)
         headers.remove("content-length")
-        client.write(_head(response))
+        client.write(head_bytes(response.status, response.headers.fields))
 
     def end(self) -> None:
         """The answer follows now: what a fetch in the background hears is for nobody."""
@@ -307,7 +297,7 @@ class _Interim:
 async def _direct(exchange: Exchange, response: Response) -> bytes | None:
     """The whole body, if it is small enough to stand in the flow; None if it must stream."""
     body = response.body
-    if exchange.request.method == "HEAD" or response.status in (204, 304):
+    if is_bodyless(exchange, response):
         await body.close()
         return b""
     if body.data is not None:
@@ -319,14 +309,14 @@ async def _direct(exchange: Exchange, response: Response) -> bytes | None:
 
 async def _write(exchange: Exchange, response: Response, far: PipeEnd) -> None:
     body, headers = response.body, response.headers
-    bodyless = exchange.request.method == "HEAD" or response.status in (204, 304)
+    bodyless = is_bodyless(exchange, response)
     if not bodyless:
         headers.remove("content-length")
         if body.length is not None:
             headers.add("content-length", str(body.length))
         else:
             headers.add("transfer-encoding", "chunked")
-    far.write(_head(response))
+    far.write(head_bytes(response.status, response.headers.fields))
     if bodyless:
         return
     async for chunk in body:
@@ -344,7 +334,7 @@ async def _splice(exchange: Exchange, response: Response, far: PipeEnd) -> None:
     reader, writer = response.tunnel
     response.headers.set("connection", "Upgrade")
     response.headers.set("upgrade", "websocket")
-    far.write(_head(response))
+    far.write(head_bytes(response.status, response.headers.fields))
 
     async def outwards() -> None:
         while data := await far.read(65536):
@@ -410,25 +400,12 @@ def _has_body(request: http.Request) -> bool:
     ) not in ("0", "")
 
 
-def _reason(status: int) -> str:
-    try:
-        return http_status.HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
-def _head(response: Response) -> bytes:
-    lines = [b"HTTP/1.1 %d %b" % (response.status, _reason(response.status).encode())]
-    lines += [b"%b: %b" % field for field in response.headers.fields]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
 def _flow_response(response: Response, data: bytes) -> http.Response:
     now = time.time()
     return http.Response(
         http_version=b"HTTP/1.1",
         status_code=response.status,
-        reason=_reason(response.status).encode(),
+        reason=reason_phrase(response.status),
         headers=http.Headers(response.headers.fields),
         content=data,
         trailers=None,
@@ -437,17 +414,11 @@ def _flow_response(response: Response, data: bytes) -> http.Response:
     )
 
 
-@functools.lru_cache(maxsize=4096)
-def _address(text: str) -> Address:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
 def _own_error_page(status_code: int, message: str = "") -> bytes:
     """mitmproxy's pages repeat what the client sent; ours say as much as a client needs."""
     text = f"{status_code}: the request could not be handled\n".encode()
-    head = f"HTTP/1.1 {status_code} {_reason(status_code)}\r\nconnection: close\r\n"
+    head = f"HTTP/1.1 {status_code} {reason_phrase(status_code).decode()}\r\n"
+    head += "connection: close\r\n"
     head += f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(text)}\r\n\r\n"
     return head.encode() + text
 

@@ -236,6 +236,14 @@ class PipeEnd:
     async def wait_closed(self) -> None:
         """Nothing to wait for: `close` is immediate."""
 
+    def put(self, name: str, value: Any) -> None:
+        """Leave something for the other end to `take`."""
+        self._extra[name] = value
+
+    def take(self, name: str) -> Any:
+        """What was left under `name`, which is gone then; None if there is nothing."""
+        return self._extra.pop(name, None)
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """`peername`, `sockname` and `scheme` of the client connection; else `default`."""
         return self._extra.get(name, default)

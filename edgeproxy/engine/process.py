@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from typing import Protocol
 
@@ -37,6 +38,7 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
         loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, wishes.add, "SIGHUP")
     await serving.start()
+    _rest_from_collecting()
     tasks = [
         asyncio.ensure_future(_reload_on(serving, notify, wishes)),
         asyncio.ensure_future(_live_on(notify)),
@@ -52,6 +54,17 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
         task.cancel()
     await serving.stop()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _rest_from_collecting() -> None:
+    """Let the garbage collector leave alone what is there for good, and look less often.
+
+    What a request leaves behind goes by its reference counts; a look at all that is cached holds up
+    every client for tens of milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 class Wishes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from edgeproxy.addresses import BadAddress
 from edgeproxy.admin import Admin, routes
 from edgeproxy.app import App
+from edgeproxy.engine.accelerator import Accelerator
 from edgeproxy.engine.front import Front, FrontSettings, Peer
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.mitm import Core
@@ -49,6 +50,7 @@ class Server:
         files = PolicyFiles(policies, origins, any(one.tls for one in listen), registry)
         self.rollout = Rollout(self.app, files, self._follow)
         self.admin = Admin(routes(self.rollout))
+        self.accelerator = Accelerator(self.app)
         self._core: Core | None = None
         self._front: Front | None = None
         self._front_settings = FrontSettings(Limits())
@@ -62,12 +64,12 @@ class Server:
 
     async def start(self) -> None:
         """Load, open, listen. Raises PolicyError or BadAddress, with nothing left open."""
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        asyncio.get_running_loop().set_task_factory(eager_task)
         try:
             await self.rollout.start()
             await self.admin.follow(self.app.plan.policy.core.admin)
             self._core = Core(self.app)
-            self._front = Front(self._connect, self._settings)
+            self._front = Front(self._connect, self._settings, self.accelerator)
             self._warn_of_certificates()
             for address in self._listen:
                 self.urls.append((await self._front.listen(address)).url)
@@ -107,8 +109,12 @@ class Server:
     def _settings(self) -> FrontSettings:
         plan = self.app.plan
         if self._front_settings.limits is not plan.limits:
-            context = plan.tls.context if plan.tls is not None else None
-            self._front_settings = FrontSettings(plan.limits, plan.encoded_slashes, context)
+            self._front_settings = FrontSettings(
+                plan.limits,
+                plan.encoded_slashes,
+                plan.tls.context if plan.tls is not None else None,
+                plan.policy.core.accelerator == "on",
+            )
         return self._front_settings
 
     def _connect(self, peer: Peer) -> PipeEnd:
@@ -118,3 +124,14 @@ class Server:
         self._streams.add(stream)
         stream.add_done_callback(self._streams.discard)
         return near
+
+
+def eager_task[T](
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], **options: Any
+) -> asyncio.Task[T]:
+    """A task that runs at once, up to where it first waits.
+
+    asyncio's own factory does not take the arguments that uvloop hands on, on Python 3.13.
+    """
+    options.pop("eager_start", None)
+    return asyncio.Task(work, loop=loop, eager_start=True, **options)

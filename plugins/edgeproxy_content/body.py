@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgeproxy.api import Config, Exchange, Size
 
-from .text import Condition, TextConditions, any_text_test, field_value, grouped, text_test
+from .text import Condition, TextConditions, any_text_test, grouped, text_test
 
 MAX_SIZE = 2**20  # bytes that a policy may ask to read ahead
 MAX_FIELDS = 1000  # of a form
@@ -116,11 +116,11 @@ def _parsed(condition: BodyCondition, exchange: Exchange) -> Any:
     data = exchange.request.body.data
     if not data or len(data) > condition.max_size:
         return ABSENT
-    fields = exchange.request.headers.fields
-    if (field_value(fields, b"content-encoding") or "identity").lower() != "identity":
+    headers = exchange.request.headers
+    if (headers.joined("content-encoding") or "identity").lower() != "identity":
         return ABSENT
     parse = form_fields if condition.form is not None else json_value
-    return parse(field_value(fields, b"content-type") or "", data)
+    return parse(headers.joined("content-type") or "", data)
 
 
 def _form_test(conditions: Mapping[str, Condition[Any]]) -> Callable[[Any], bool]:

@@ -8,6 +8,8 @@ from typing import Literal
 
 import re2
 
+from edgeproxy.api import Headers
+
 Device = Literal["desktop", "mobile", "tablet", "bot"]
 
 MAX_LENGTH = 512  # characters of User-Agent that are read
@@ -58,16 +60,18 @@ _is_tablet = _any_of(TABLETS)
 _is_mobile = _any_of(MOBILES)
 
 
-def device_of(fields: Iterable[tuple[bytes, bytes]]) -> Device:
-    """The class of the client that sent these header fields."""
+def device_of(headers: Headers) -> Device:
+    """The class of the client that sent these header fields; of a repeated one the last counts."""
     agent = hint = b""
-    for name, value in fields:
-        if len(name) == 10:
-            if name.lower() == b"user-agent":
-                agent = value
-        elif len(name) == 16 and name.lower() == b"sec-ch-ua-mobile":
+    for name, value in headers.pick(_TELLING):
+        if name == b"user-agent":
+            agent = value
+        else:
             hint = value
     return classify(agent[:MAX_LENGTH], hint == b"?1")
+
+
+_TELLING = frozenset((b"user-agent", b"sec-ch-ua-mobile"))
 
 
 @functools.lru_cache(maxsize=CACHE_SIZE)

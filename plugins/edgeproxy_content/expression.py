@@ -320,11 +320,9 @@ def _headers(exchange: Exchange) -> dict[str, str]:
 
 def _named_headers(exchange: Exchange, wanted: Mapping[bytes, str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for raw, value in exchange.request.headers.fields:
-        name = wanted.get(raw.lower())
-        if name is not None:
-            text = value.decode("latin-1")
-            found[name] = f"{found[name]}, {text}" if name in found else text
+    for raw, value in exchange.request.headers.pick(wanted):
+        name, text = wanted[raw], value.decode("latin-1")
+        found[name] = f"{found[name]}, {text}" if name in found else text
     return found
 
 

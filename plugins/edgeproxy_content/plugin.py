@@ -20,7 +20,6 @@ from .text import (
     FieldConditions,
     TextConditions,
     cookie_test,
-    field_value,
     header_test,
     query_parameters,
     query_test,
@@ -168,11 +167,11 @@ class MediaType(Matcher[Annotated[OneOrMany[MediaTypeName], Field(min_length=1)]
     varies_by = ("accept",)
 
     def seen(self, exchange: Exchange) -> Any:
-        return {"accept": field_value(exchange.request.headers.fields, b"accept")}
+        return {"accept": exchange.request.headers.joined("accept")}
 
     def compile(self, plugin: Any) -> Test:
         test = media_test(self.root)
-        return lambda exchange: test(field_value(exchange.request.headers.fields, b"accept"))
+        return lambda exchange: test(exchange.request.headers.joined("accept"))
 
 
 class Body(Matcher[BodyCondition]):
@@ -212,6 +211,7 @@ class Expression(Matcher[Annotated[str, Field(min_length=1, max_length=MAX_LENGT
 class Plugin(BasePlugin):
     """Everything above, and the facts `content.language`, `content.device` and `content.bot`."""
 
+    repeatable = True
     Config = Content
     matchers: ClassVar[Mapping[str, type[Matcher[Any]]]] = {
         "method": Method, "scheme": Scheme, "header": Header, "query": Query, "cookie": Cookie,
@@ -239,8 +239,8 @@ class Plugin(BasePlugin):
     @hookimpl
     def annotate(self, exchange: Exchange) -> None:
         exchange.facts.defer(LANGUAGE, partial(self._language, exchange))
-        exchange.facts.defer(DEVICE, partial(device_of, exchange.request.headers.fields))
+        exchange.facts.defer(DEVICE, partial(device_of, exchange.request.headers))
         exchange.facts.defer(BOT, lambda: exchange.facts[DEVICE] == "bot")
 
     def _language(self, exchange: Exchange) -> str | None:
-        return self.negotiate(field_value(exchange.request.headers.fields, b"accept-language"))
+        return self.negotiate(exchange.request.headers.joined("accept-language"))

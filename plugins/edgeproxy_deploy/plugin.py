@@ -65,6 +65,7 @@ class Deploy(Config):
 class Plugin(BasePlugin):
     """Answers the webhook on the public port, and marks the site stale."""
 
+    repeatable = True
     Config = Deploy
 
     def __init__(self, config: Deploy) -> None:

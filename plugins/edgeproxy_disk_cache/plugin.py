@@ -150,6 +150,7 @@ class DiskTier:
 class Plugin(BasePlugin):
     """A tier of the cache on disk."""
 
+    repeatable = True
     Config = Disk
     section = "cache.disk"
 

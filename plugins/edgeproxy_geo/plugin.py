@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from edgeproxy.api import (
-    Address,
     Config,
     Duration,
     Exchange,
@@ -38,9 +37,9 @@ AS_NAME = Fact[str]("geo.as_name", default="")
 FACTS: tuple[Fact[Any], ...] = (COUNTRY, CONTINENT, REGION, CITY, TIMEZONE, ASN, AS_NAME)
 
 
-def _part_of_place(name: str) -> Callable[[Snapshot, Address], Any]:
+def _part_of_place(name: str) -> Callable[[Snapshot, Exchange], Any]:
     part = attrgetter(name)
-    return lambda snapshot, address: part(snapshot.at(address))
+    return lambda snapshot, exchange: part(snapshot.at(exchange.client))
 
 
 _PARTS = [(fact, _part_of_place(fact.name.removeprefix("geo."))) for fact in FACTS]
@@ -143,6 +142,7 @@ class Asn(PlaceMatcher[Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]]):
 
 
 class Plugin(BasePlugin):
+    repeatable = True
     Config = Geo
     matchers: ClassVar[Mapping[str, type[Matcher[Any]]]] = {
         "country": Country,
@@ -166,6 +166,10 @@ class Plugin(BasePlugin):
 
     def facts(self) -> Iterable[Fact[Any]]:
         return FACTS
+
+    @property
+    def revision(self) -> Hashable:
+        return id(self.databases.current)
 
     def implied(self, name: str, value: Any) -> Mapping[str, Any]:
         if name == COUNTRY.name:
@@ -198,4 +202,4 @@ class Plugin(BasePlugin):
         # One snapshot for all facts of an exchange, so that they agree even across a swap.
         snapshot, defer = self.databases.current, exchange.facts.defer
         for fact, part in _PARTS:
-            defer(fact, partial(part, snapshot, exchange.client))
+            defer(fact, partial(part, snapshot, exchange))

@@ -95,4 +95,5 @@ class ResponseHeaders(Filter, Edits):
 
 
 class Plugin(api.Plugin):
+    repeatable = True
     filters = {"request_headers": RequestHeaders, "response_headers": ResponseHeaders}

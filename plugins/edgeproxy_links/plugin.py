@@ -87,4 +87,5 @@ def replace_links(page: bytes, origin: Origin, public: str) -> bytes:
 
 
 class Plugin(api.Plugin):
+    repeatable = True
     filters = {"rewrite_links": RewriteLinks}

@@ -81,6 +81,7 @@ class MemoryTier:
 class Plugin(BasePlugin):
     """A tier of the cache in memory."""
 
+    repeatable = True
     Config = Memory
     section = "cache.memory"
 

@@ -210,6 +210,7 @@ class _Recovery:
 
 
 class Plugin(api.Plugin):
+    repeatable = True
     filters = {
         "redirect": Redirect,
         "rewrite": Rewrite,

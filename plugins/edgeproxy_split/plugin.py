@@ -239,6 +239,7 @@ _NO_CHANGE = VariantChange()
 
 
 class Plugin(api.Plugin):
+    repeatable = True
     Config = Experiments
     section = "experiments"
     filters = {"experiment": ExperimentFilter}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.http import Headers
 from edgeproxy_content import language, media
 from edgeproxy_content.device import BOTS, classify, device_of
 
@@ -245,4 +246,4 @@ def test_every_token_makes_a_bot(token: str) -> None:
 @given(st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=600)), max_size=4))
 def test_any_fields_have_a_device(fields: list[tuple[bytes, bytes]]) -> None:
     named = [(b"User-Agent", value) for _, value in fields]
-    assert device_of(fields + named) in ("desktop", "mobile", "tablet", "bot")
+    assert device_of(Headers(fields + named)) in ("desktop", "mobile", "tablet", "bot")

@@ -1,0 +1,169 @@
+"""Answers in the front what need not wait; begins in the front what then goes on in the core.
+
+Every journey of a plain GET or HEAD begins here. If it ends without waiting (a hit in memory, a
+304, a range of it, a redirect, a refusal), the front sends the answer, and remembers it where that
+can be: see `recall`. If not, the same journey goes on inside a mitmproxy flow. It is never begun
+twice, and asks no origin before the core has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+
+from edgeproxy import log as access_log
+from edgeproxy.app import App
+from edgeproxy.engine.arrival import arrived, sent_body
+from edgeproxy.engine.message import RequestHead, head_bytes
+from edgeproxy.engine.recall import Recall, Remembered, Visitor
+from edgeproxy.engine.watching import WatchedExchange
+from edgeproxy.http import Exchange, Headers, Origin, Request, Response
+
+
+class Begun:
+    """A journey under way. `response` is its answer once that is whole and in memory."""
+
+    def __init__(self, app: App, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.learn: Callable[[bytes, bytes], None] | None = None  # given head and body as sent
+        self._app = app
+        self._gate: asyncio.Future[None] | None = None
+        self._interim: Callable[[int, Headers], None] | None = None
+        self._is_open = False
+        self._task = asyncio.Task(
+            app.handle(exchange, self._fetch), loop=asyncio.get_running_loop(), eager_start=True
+        )
+
+    @property
+    def response(self) -> Response | None:
+        """The answer, if it has not had to wait and needs no stream."""
+        if not self._task.done():
+            return None
+        response = self._task.result()
+        is_whole = response.body.data is not None and response.tunnel is None
+        return response if is_whole else None
+
+    def delivered(self, response: Response) -> tuple[bytes, bytes]:
+        """Head and body of `response`, as the core would write them."""
+        self.open()
+        data = sent_body(self.exchange, response)
+        self.exchange.bytes_sent = len(data)
+        return head_bytes(response.status, response.headers.fields), data
+
+    def finish(self, head: bytes, body: bytes, *, closes: bool) -> None:
+        """It has been sent, as `head` and `body`; the connection closes behind it or not."""
+        if self.learn is not None and not closes:
+            self.learn(head, body)
+        self._app.finish(self.exchange)
+
+    async def go_on(self, interim: Callable[[int, Headers], None]) -> Response:
+        """The answer, waited for in the core, which passes on what comes before it."""
+        self._interim = interim
+        self.open()
+        return await self._task
+
+    def open(self) -> None:
+        """Let its fetches go: the core has it, or nobody needs it but the cache."""
+        self._is_open = True
+        if self._gate is not None and not self._gate.done():
+            self._gate.set_result(None)
+
+    def abandon(self) -> None:
+        """The client has left before the core took it."""
+        self.open()
+        if not self._task.done():
+            self._task.cancel()
+            return
+        self._app.finish(self.exchange)
+        closing = asyncio.ensure_future(self._task.result().body.close())
+        self._app.background(closing)
+
+    async def _fetch(self, origin: Origin, request: Request) -> Response:
+        while not self._is_open:
+            if self._gate is None:
+                self._gate = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._gate)
+        request.on_interim = self._interim
+        return await self._app.fetch(origin, request)
+
+
+class Accelerator:
+    """What the front asks before it asks the core. `remembered` counts answers given again."""
+
+    def __init__(self, app: App) -> None:
+        self.remembered = 0
+        self._app = app
+        self._recall: Recall | None = None
+
+    def recall(self, who: str, line: bytes, tail: bytes) -> list[bytes] | None:
+        """What the client at `who` is sent for a request whose bytes are `line` and `tail`, if an
+        answer to such a request is remembered."""
+        recall = self._recall
+        if recall is None or recall.plan is not self._app.plan or self._app.candidate is not None:
+            return None
+        now_s = time.time()
+        found = recall.find(who, line, tail, now_s)
+        if found is None:
+            return None
+        return self._given(recall, *found, line, now_s)
+
+    def _given(
+        self, recall: Recall, visitor: Visitor, answer: Remembered, line: bytes, now_s: float
+    ) -> list[bytes] | None:
+        wire = answer.wire(now_s)
+        if wire is None:
+            recall.forget(visitor, line)
+            return None
+        self.remembered += 1
+        if answer.log:
+            self._app.log(access_log.repeated(answer.log, visitor.logged))
+        return wire
+
+    def takes(self, head: RequestHead) -> bool:
+        """Whether the journey of `head` may begin in the front. While a candidate is tried, the
+        core has to find out first which plan decides."""
+        return head.is_plain and self._app.candidate is None
+
+    def begin(
+        self, who: str, peer: str, scheme: str, head: RequestHead, line: bytes, tail: bytes
+    ) -> Begun | list[bytes]:
+        """Begin the journey of a request without a body; or what is remembered for its likes."""
+        recall = self._recalling()
+        exchange = arrived(
+            recall.plan,
+            peer,
+            scheme,
+            head.method.decode("ascii"),
+            head.authority.decode("ascii"),
+            head.target.decode("ascii"),
+            Headers([(b"Host", head.authority), *head.fields]),
+        )
+        is_alone = exchange.request.query is not None or not head.keep_alive
+        if is_alone or not recall.is_able:
+            return Begun(self._app, exchange)
+        visitor = recall.meet(who, tail, exchange)
+        if visitor.audience is None:
+            return Begun(self._app, exchange)
+        answer = visitor.audience.answers.get(line)
+        if answer is not None:
+            wire = self._given(recall, visitor, answer, line, time.time())
+            if wire is not None:
+                return wire
+        if not recall.is_worth_learning(visitor, line):
+            begun = Begun(self._app, exchange)
+            if exchange.hit is not None:
+                recall.note_hit(visitor, line)
+            return begun
+        watched = WatchedExchange.of(exchange)
+        begun = Begun(self._app, watched)
+        if watched.hit is not None:
+            begun.learn = partial(recall.learn, visitor, line, watched)
+        return begun
+
+    def _recalling(self) -> Recall:
+        """The memory for the plan in force, an empty one after a reload."""
+        if self._recall is None or self._recall.plan is not self._app.plan:
+            self._recall = Recall(self._app.plan, self._app.is_logging)
+        return self._recall

@@ -1,0 +1,306 @@
+"""Answers that are remembered: what one visitor was told from memory is told to all who are alike.
+
+A decision is a pure function of the request, the facts and the policy. So when an answer comes from
+the memory tier, it is decided once more under watch, and what was read is noted: some request
+fields, some cookies, some facts. All that was ever read under a plan are its *questions*. Visitors
+who answer them in the same way form an *audience*; the policy cannot tell them apart. Each audience
+remembers its answers by request line, as bytes that are ready to be sent.
+
+A remembered answer holds for as long as the stored response it was made of is the one that stands
+in the tier, is fresh, and has not been marked by a purge.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from edgeproxy import log as access_log
+from edgeproxy.caching.errand import Hit
+from edgeproxy.caching.freshness import CLOCK_TOLERANCE_S, current_age_s
+from edgeproxy.engine.watching import Introduction, Reads, WatchedExchange
+from edgeproxy.http import Exchange, Facts, Headers
+from edgeproxy.plan import Plan
+
+MAX_VISITORS = 16384
+MAX_ANSWERS = 65536
+MAX_TAIL_BYTES = 2048
+"""A longer header section is not remembered: so visitors take 32 MiB at most."""
+
+COPIED_BYTES = 16 * 1024
+"""A shorter body is sent in one piece with its head, which is cheaper than two."""
+
+
+class Remembered:
+    """An answer as bytes. `wire` gives them as of a moment; what ages in them is filled in."""
+
+    __slots__ = ("_from_s", "_hit", "_keeps", "_pattern", "_until_s", "_wire", "body", "log")
+
+    def __init__(
+        self, hit: Hit, keeps: Callable[[Hit], bool], pattern: Pattern, body: bytes
+    ) -> None:
+        self._hit = hit
+        self._keeps = keeps
+        self._pattern = pattern
+        self.body = body
+        self.log: dict[str, Any] = {}
+        self._from_s = self._until_s = 0.0
+        self._wire: list[bytes] = []
+
+    def wire(self, now_s: float) -> list[bytes] | None:
+        """The bytes to send, in one or two parts; None if this is no answer any more."""
+        if not self._keeps(self._hit):
+            return None
+        if not self._from_s <= now_s < self._until_s and not self._fill_in(now_s):
+            return None
+        return self._wire
+
+    def _fill_in(self, now_s: float) -> bool:
+        """Write Age and the like as of now. False if the stored response is stale."""
+        entry = self._hit.entry
+        left_s = self._hit.at_s + self._hit.fresh_for_s - now_s
+        if left_s <= 0 or entry.stored_at_s > now_s + CLOCK_TOLERANCE_S:
+            return False
+        age_s = current_age_s(entry.age_s, entry.stored_at_s, now_s)
+        head = self._pattern.filled(int(age_s), int(left_s))
+        self._wire = [head + self.body] if len(self.body) <= COPIED_BYTES else [head, self.body]
+        self._from_s = now_s
+        self._until_s = now_s + min(1 - age_s % 1, left_s % 1 or 1.0)
+        return True
+
+
+class Pattern:
+    """A response head with places for what ages in it."""
+
+    __slots__ = ("_extra_s", "_text")
+
+    def __init__(self, head: bytes, hit: Hit, status: str, browser_ttl_s: int | None) -> None:
+        """`head` as it was sent: with the age and the time left of `hit`, in Age and in our
+        Cache-Status `status`, and in the max-age that a rule's `browser_ttl` makes."""
+        self._extra_s = browser_ttl_s or 0
+        age_s = int(current_age_s(hit.entry.age_s, hit.entry.stored_at_s, hit.at_s))
+        max_age = b"max-age=%d" % (self._extra_s + age_s)
+        own = status.encode("latin-1")
+        ageing = own.replace(b"; ttl=%d" % hit.fresh_for_s, b"; ttl=%(left)d", 1)
+        lines = []
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b": ")
+            name = name.lower()
+            text = line.replace(b"%", b"%%")
+            if name == b"age" and value == b"%d" % age_s:
+                text = text[: -len(value)] + b"%(age)d"
+            elif name == b"cache-status" and value.endswith(own):
+                text = text[: -len(own)] + ageing
+            elif name == b"cache-control" and browser_ttl_s is not None:
+                members = [b"max-age=%(max)d" if m == max_age else m for m in text.split(b", ")]
+                text = b", ".join(members)
+            lines.append(text)
+        self._text = b"\r\n".join(lines)
+
+    def filled(self, age_s: int, left_s: int) -> bytes:
+        ages = {b"age": age_s, b"left": left_s, b"max": self._extra_s + age_s}
+        return self._text % ages
+
+
+@dataclass(slots=True)
+class Audience:
+    """Visitors whom the plan cannot tell apart, and what they are told, by request line."""
+
+    answers: dict[bytes, Remembered]
+    known_hits: set[bytes]
+
+
+@dataclass(slots=True)
+class Visitor:
+    """A header section from an address: the audience it belongs to, None if it stands alone."""
+
+    audience: Audience | None
+    logged: dict[str, Any]
+
+
+class Recall:
+    """The memory of answers under one plan."""
+
+    def __init__(self, plan: Plan, wants_log: bool) -> None:
+        self.plan = plan
+        self._visitors: OrderedDict[tuple[str, bytes], Visitor] = OrderedDict()
+        self._audiences: dict[tuple[Any, ...], Audience] = {}
+        self._answers = 0
+        self._fields: tuple[str, ...] = ()
+        self._cookies: tuple[str, ...] = ()
+        self._facts: tuple[str, ...] = ()
+        self._asks_client = False
+        self._wants_log = wants_log
+        self.is_able = _is_repeatable(plan)
+        levels, self._purges = plan.cache.levels, plan.cache.purges
+        self._get = levels.tiers[0].get if levels.tiers else None
+        self._first = levels.tiers[0].name if levels.tiers else ""
+
+        self._from_s = 0.0  # when the plugins were last asked for their revisions
+        self._revisions: tuple[Any, ...] = ()
+
+    # ------------------------------------------------------------ asking
+
+    def find(
+        self, who: str, line: bytes, tail: bytes, now_s: float
+    ) -> tuple[Visitor, Remembered] | None:
+        """What the visitor who sent `tail` from the address `who` is told for `line`."""
+        if not self._from_s <= now_s < self._from_s + 1:
+            self._look_at_plugins(now_s)
+        visitor = self._visitors.get((who, tail))
+        if visitor is None or visitor.audience is None:
+            return None
+        answer = visitor.audience.answers.get(line)
+        return None if answer is None else (visitor, answer)
+
+    def _look_at_plugins(self, now_s: float) -> None:
+        self._from_s = now_s
+        revisions = tuple([plugin.instance.revision for plugin in self.plan.plugins])
+        if revisions != self._revisions:
+            self._revisions = revisions
+            self._start_over()
+
+    def forget(self, visitor: Visitor, line: bytes) -> None:
+        """Drop an answer that is none any more."""
+        if visitor.audience is not None:
+            visitor.audience.answers.pop(line, None)
+
+    def meet(self, who: str, tail: bytes, exchange: Exchange) -> Visitor:
+        """The visitor who asks for the first time, with such a tail, in `exchange`."""
+        visitor = self._visitors.get((who, tail))
+        if visitor is None:
+            visitor = self._placed(exchange)
+            if len(tail) <= MAX_TAIL_BYTES:
+                self._visitors[who, tail] = visitor
+                if len(self._visitors) > MAX_VISITORS:
+                    self._visitors.popitem(last=False)
+        return visitor
+
+    def _placed(self, exchange: Exchange) -> Visitor:
+        """Put the questions to whoever made `exchange`, whatever its target."""
+        request = Introduction.of(exchange.request)
+        told = Exchange(request, exchange.client)
+        try:
+            for hook in self.plan.phases.annotate:
+                if hook.call(told) is not None:
+                    return _NOBODY  # it would have to wait
+            facts, values = told.facts, _values(request.headers)
+            cookies = request.cookies() if self._cookies else _NO_COOKIES
+            traits = (
+                request.authority,
+                request.scheme,
+                told.client if self._asks_client else None,
+                *map(values.get, self._fields),
+                *map(cookies.get, self._cookies),
+                *map(facts.named, self._facts),
+            )
+            logged = self._logged(facts) if self._wants_log else _NOTHING
+            return Visitor(None if request.is_targeted else self._audience(traits), logged)
+        except Exception:  # a fact that cannot be had or compared: the journey will tell
+            return _NOBODY
+
+    def _logged(self, facts: Facts) -> dict[str, Any]:
+        """What the log says of the visitor, whatever the answer."""
+        found = ((fact.log, facts.get(fact)) for fact in self.plan.logged_facts)
+        return {name: value for name, value in found if name is not None and value is not None}
+
+    def _audience(self, traits: tuple[Any, ...]) -> Audience:
+        audience = self._audiences.get(traits)
+        if audience is None:
+            if len(self._audiences) >= MAX_VISITORS:
+                self._start_over()
+            audience = self._audiences[traits] = Audience({}, set())
+        return audience
+
+    # ------------------------------------------------------------ learning
+
+    def is_worth_learning(self, visitor: Visitor, line: bytes) -> bool:
+        """Whether the next answer should be decided under watch: it was a hit before."""
+        return visitor.audience is not None and line in visitor.audience.known_hits
+
+    def note_hit(self, visitor: Visitor, line: bytes) -> None:
+        if visitor.audience is not None:
+            visitor.audience.known_hits.add(line)
+            self._count()
+
+    def learn(
+        self, visitor: Visitor, line: bytes, exchange: WatchedExchange, head: bytes, body: bytes
+    ) -> None:
+        """Remember what was sent for `line`: a hit, decided under watch."""
+        hit, audience = exchange.hit, visitor.audience
+        assert hit is not None
+        if self._has_new_questions(exchange.reads):
+            self._start_over()
+            return
+        if audience is None or exchange.reads.is_alone or hit.tier != self._first:
+            return
+        pattern = Pattern(head, hit, exchange.cache_status, self._browser_ttl_s(exchange.route))
+        audience.answers[line] = answer = Remembered(hit, self._keeps, pattern, body)
+        if self._wants_log:
+            entry = access_log.entry(exchange, self.plan.logged_facts)
+            answer.log = {name: entry[name] for name in entry if name not in visitor.logged}
+        audience.known_hits.discard(line)
+        self._count()
+
+    def _browser_ttl_s(self, route: str | None) -> int | None:
+        rule = self.plan.rule_names.get(route or "")
+        ttl_s = self.plan.policy.cache.rules[rule].browser_ttl if rule else None
+        return None if ttl_s is None else int(ttl_s)
+
+    def _count(self) -> None:
+        self._answers += 1
+        if self._answers > MAX_ANSWERS:
+            self._start_over()
+
+    def _has_new_questions(self, reads: Reads) -> bool:
+        fields, cookies, facts = reads.fields, reads.cookies, reads.facts
+        before = (self._fields, self._cookies, self._facts, self._asks_client)
+        self._fields = _joined(self._fields, fields)
+        self._cookies = _joined(self._cookies, cookies)
+        self._facts = _joined(self._facts, facts)
+        self._asks_client |= reads.client
+        return before != (self._fields, self._cookies, self._facts, self._asks_client)
+
+    def _start_over(self) -> None:
+        self._visitors.clear()
+        self._audiences.clear()
+        self._answers = 0
+
+    def _keeps(self, hit: Hit) -> bool:
+        """Whether the tier still has what the answer was made of, and no purge has marked it."""
+        if self._get is None or self._get(hit.id) is not hit.entry:
+            return False
+        if hit.id != hit.entry.key:
+            self._get(hit.entry.key)  # the record of variants is in use as well
+        if hit.purges_seen != self._purges.version:
+            if self._purges.seen(hit.entry, hit.url) is not hit.entry:
+                return False
+            hit.purges_seen = self._purges.version
+        return True
+
+
+_NOBODY = Visitor(None, {})
+_NOTHING: dict[str, Any] = {}
+_NO_COOKIES: dict[str, str] = {}
+
+
+def _values(headers: Headers) -> dict[str, bytes]:
+    """The value of each field by its name in lower case, lines joined."""
+    found: dict[str, bytes] = {}
+    for raw_name, value in headers.fields:
+        name = raw_name.lower().decode("latin-1")
+        found[name] = value if name not in found else found[name] + b", " + value
+    return found
+
+
+def _joined(known: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
+    new = sorted(set(more) - set(known))
+    return (*known, *new) if new else known
+
+
+def _is_repeatable(plan: Plan) -> bool:
+    """Whether every plugin says that the same exchange always gets the same of it, and nobody has
+    to be told of each request."""
+    return not plan.phases.finish and all(plugin.instance.repeatable for plugin in plan.plugins)

@@ -1,0 +1,241 @@
+"""Answers that the front gives again by itself: they age, and end when what they rest on ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproxy.api import EVERYTHING, Exchange, Plugin, Response, Selection, hookimpl
+from edgeproxy.pages import Pages
+from edgeproxy.policy.installed import Installed, Registry
+from edgeproxy.policy.installed import installed as all_installed
+from edgeproxy.testing import Proxy, Reply, running
+
+from .conftest import small_site
+
+POLICY = """\
+version: 1
+trusted_proxies: [127.0.0.1/32]
+origins: {site: {url: "https://you.github.io/"}}
+experiments: {hero: {weights: {plain: 1, bold: 1}}}
+cache: {memory: {}, rules: {all: {ttl: 1h, browser_ttl: 1m}}}
+routes:
+  - name: site
+    experiment: {name: hero, variants: {bold: {response_headers: {x-hero: bold}}}}
+    response_headers: {set: {x-country: "${geo.country}", x-policy: first}}
+    cache: all
+"""
+GERMAN, FRENCH = "81.169.145.1", "193.51.208.13"
+
+
+@pytest.fixture
+async def origin(tmp_path: Path) -> AsyncIterator[Pages]:
+    async with Pages(small_site(tmp_path / "site", index="home")) as pages:
+        yield pages
+
+
+@pytest.fixture
+async def proxy(origin: Pages) -> AsyncIterator[Proxy]:
+    async with running(POLICY, origins={"site": origin.url}) as proxy:
+        yield proxy
+
+
+def remembered(proxy: Proxy) -> int:
+    return proxy.server.accelerator.remembered
+
+
+async def ask(proxy: Proxy, path: str = "/", **fields: str) -> Reply:
+    headers = {name.replace("_", "-"): value for name, value in fields.items()}
+    return await proxy.get(path, headers={"x-forwarded-for": GERMAN, **headers})
+
+
+async def ask_until_remembered(proxy: Proxy, path: str = "/", **fields: str) -> Reply:
+    """An answer that came from memory, as bytes that were ready."""
+    for _ in range(6):
+        before = remembered(proxy)
+        reply = await ask(proxy, path, **fields)
+        await proxy.server.app.plan.cache.settled()
+        if remembered(proxy) > before:
+            return reply
+    raise AssertionError(f"never remembered: {reply}")
+
+
+def lasting(reply: Reply) -> dict[str, str]:
+    """The fields that do not age."""
+    ageing = ("age", "cache-control", "cache-status", "date")
+    return {name.lower(): value for name, value in reply.headers.items()
+            if name.lower() not in ageing}  # fmt: skip
+
+
+async def test_what_is_remembered_is_what_was_told_before(proxy: Proxy) -> None:
+    await ask(proxy, cookie="ep_hero=bold")
+    await proxy.server.app.plan.cache.settled()
+    decided = await ask(proxy, cookie="ep_hero=bold")
+    assert "; hit; " in decided.cache_status
+    again = await ask_until_remembered(proxy, cookie="ep_hero=bold")
+    assert (again.status, again.body, lasting(again)) == (200, decided.body, lasting(decided))
+    assert again.headers["x-hero"] == "bold"
+
+
+async def test_nobody_gets_what_another_audience_is_told(proxy: Proxy) -> None:
+    for variant in ("bold", "plain"):
+        for address, country in ((GERMAN, "DE"), (FRENCH, "FR")):
+            reply = await ask_until_remembered(
+                proxy, cookie=f"ep_hero={variant}", x_forwarded_for=address
+            )
+            assert reply.headers.get("x-hero") == ("bold" if variant == "bold" else None)
+            assert reply.headers["x-country"] == country
+            assert "set-cookie" not in reply.headers
+    fresh = await ask_until_remembered(proxy)
+    assert "ep_hero=" in fresh.headers["set-cookie"]
+
+
+async def test_visitors_alike_share_what_is_remembered(proxy: Proxy) -> None:
+    await ask_until_remembered(proxy, cookie="ep_hero=bold")
+    before = remembered(proxy)
+    reply = await ask(proxy, cookie="other=1; ep_hero=bold", user_agent="never seen before")
+    assert reply.headers["x-hero"] == "bold"
+    assert remembered(proxy) == before + 1
+
+
+@pytest.mark.parametrize("how", ["purge", "invalidate"])
+async def test_a_purge_holds_at_once(proxy: Proxy, how: str) -> None:
+    await ask_until_remembered(proxy)
+    await getattr(proxy.server.app, how)(Selection(urls=("/elsewhere",)))
+    await ask_until_remembered(proxy)
+    await getattr(proxy.server.app, how)(EVERYTHING)
+    before = remembered(proxy)
+    reply = await ask(proxy)
+    assert "fwd=" in reply.cache_status
+    assert remembered(proxy) == before
+
+
+async def test_a_reload_forgets(proxy: Proxy) -> None:
+    await ask_until_remembered(proxy)
+    await proxy.reload(POLICY.replace("first", "second"))
+    reply = await ask(proxy)
+    assert reply.headers["x-policy"] == "second"
+    assert (await ask_until_remembered(proxy)).headers["x-policy"] == "second"
+
+
+async def test_what_is_changed_is_changed_for_all(proxy: Proxy) -> None:
+    """A stored answer that is replaced ends all that was made of it."""
+    await ask_until_remembered(proxy)
+    cache = proxy.server.app.plan.cache
+    for tier in cache.levels.tiers:
+        async for batch in tier.entries():  # type: ignore[attr-defined]
+            for listed in batch:
+                await cache.forget(listed.entry.key)
+    assert "fwd=" in (await ask(proxy)).cache_status
+
+
+async def test_head_and_conditions_are_remembered_as_what_they_are(proxy: Proxy) -> None:
+    page = await ask_until_remembered(proxy)
+    assert page.body
+    head = await proxy.get("/", method="HEAD", headers={"x-forwarded-for": GERMAN})
+    assert (head.status, head.body, head.headers["content-length"]) == (
+        200, b"", str(len(page.body)),
+    )  # fmt: skip
+    known = await ask_until_remembered(proxy, if_none_match=page.headers["etag"])
+    assert (known.status, known.body) == (304, b"")
+    other = await ask(proxy, if_none_match='"other"')
+    assert (other.status, other.body) == (200, page.body)
+
+
+async def test_the_log_says_the_same_of_what_is_remembered(proxy: Proxy) -> None:
+    cookie = "ep_hero=bold"
+    await ask_until_remembered(proxy, cookie=cookie)
+    await ask(proxy, cookie=cookie, user_agent="another")
+    await ask(proxy, cookie=cookie, x_forwarded_for=FRENCH)
+    usual, first, again = proxy.log[-4], proxy.log[-3], proxy.log[-2]
+    volatile = ("request_id", "time", "duration_ms")
+    for entry in (first, again):
+        assert entry.keys() == usual.keys()
+        assert {k: v for k, v in entry.items() if k not in volatile} == {
+            k: v for k, v in usual.items() if k not in volatile
+        }
+    assert (again["country"], again["variant"], again["cache"]) == ("DE", "hero=bold", "hit")
+    assert proxy.log[-1]["country"] == "FR"
+    assert len({entry["request_id"] for entry in proxy.log}) == len(proxy.log)
+
+
+async def test_age_goes_on(proxy: Proxy) -> None:
+    first = await ask_until_remembered(proxy)
+    async with asyncio.timeout(10):
+        while True:
+            reply = await ask(proxy)
+            if reply.headers["age"] != first.headers["age"]:
+                break
+    age = int(reply.headers["age"])
+    assert age == int(first.headers["age"]) + 1
+    assert f"max-age={60 + age}" in reply.headers["cache-control"]
+
+
+# ---------------------------------------------------------------- plugins
+
+
+class Counting(Plugin):
+    """Answers by how often it was asked, and makes no promise."""
+
+    asked = 0
+
+    @hookimpl
+    def before_send(self, exchange: Exchange, response: Response) -> None:
+        self.asked += 1
+        response.headers.set("x-asked", str(self.asked))
+
+
+class Promising(Counting):
+    repeatable = True
+    asked_for: list[str] = []
+
+    @hookimpl
+    def before_send(self, exchange: Exchange, response: Response) -> None:
+        response.headers.set("x-said", exchange.request.headers.get("x-say") or "nothing")
+
+
+class Observing(Plugin):
+    """Wants to know of every request."""
+
+    repeatable = True
+    seen: list[str] = []
+
+    @hookimpl
+    def finish(self, exchange: Exchange) -> None:
+        self.seen.append(exchange.request.path)
+
+
+async def with_plugin(origin: Pages, plugin: type[Plugin], asked: Iterable[Any]) -> list[Reply]:
+    registry = Registry([*all_installed().entries, Installed("extra", lambda: plugin, "extra")])
+    policy = POLICY.replace("version: 1", "version: 1\nplugins: [extra]")
+    async with running(policy, origins={"site": origin.url}, registry=registry) as proxy:
+        replies = []
+        for fields in asked:
+            replies.append(await ask(proxy, **fields))
+            await proxy.server.app.plan.cache.settled()
+        replies.append(remembered(proxy))  # type: ignore[arg-type]
+        return replies
+
+
+async def test_a_plugin_that_promises_nothing_is_asked_every_time(origin: Pages) -> None:
+    *replies, again = await with_plugin(origin, Counting, [{}] * 6)
+    assert [reply.headers["x-asked"] for reply in replies] == list("123456")
+    assert again == 0
+
+
+async def test_what_a_plugin_reads_tells_audiences_apart(origin: Pages) -> None:
+    said = [{"x_say": word} for word in ("a", "b") * 5]
+    *replies, again = await with_plugin(origin, Promising, said)
+    assert [reply.headers["x-said"] for reply in replies] == ["a", "b"] * 5
+    assert again > 0
+
+
+async def test_who_observes_hears_of_each_request(origin: Pages) -> None:
+    Observing.seen = []
+    *_, again = await with_plugin(origin, Observing, [{}] * 5)
+    assert Observing.seen == ["/"] * 5
+    assert again == 0
