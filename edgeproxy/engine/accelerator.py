@@ -31,7 +31,7 @@ class Begun:
         self._app = app
         self._gate: asyncio.Future[None] | None = None
         self._interim: Callable[[int, Headers], None] | None = None
-        self._is_open = False
+        self._is_open = self._is_taken = False
         self._task = asyncio.Task(
             app.handle(exchange, self._fetch), loop=asyncio.get_running_loop(), eager_start=True
         )
@@ -61,6 +61,7 @@ class Begun:
     async def go_on(self, interim: Callable[[int, Headers], None]) -> Response:
         """The answer, waited for in the core, which passes on what comes before it."""
         self._interim = interim
+        self._is_taken = True
         self.open()
         return await self._task
 
@@ -71,7 +72,9 @@ class Begun:
             self._gate.set_result(None)
 
     def abandon(self) -> None:
-        """The client has left before the core took it."""
+        """The client has left. If the core has taken it, it is the core's to end."""
+        if self._is_taken:
+            return
         self.open()
         if not self._task.done():
             self._task.cancel()

@@ -130,8 +130,10 @@ async def test_a_download_of_200_mib_streams_to_the_client(
             digest, size = hashlib.sha256(), 0
             async with client.get(f"{proxy.url}{framing}/{count}") as answer:
                 assert answer.status == 200
-                expected = str(count * len(BLOCK)) if framing == "blocks" else None
-                assert answer.headers.get("Content-Length") == expected
+                length = str(count * len(BLOCK))
+                # Of a short one the end may have come before the head went out.
+                usual = {length} if framing == "blocks" else {None} if count > 4 else {None, length}
+                assert answer.headers.get("Content-Length") in usual
                 async for chunk in answer.content.iter_any():
                     digest.update(chunk)
                     size += len(chunk)
