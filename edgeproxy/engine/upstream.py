@@ -26,6 +26,7 @@ from edgeproxy.http import Body, Headers, Origin, Request, Response
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEAD_FIELDS = 100
+MAX_UNREAD_HEADS = 64  # that have come in and nobody has asked for
 
 _NO_BODY = (204, 304)
 
@@ -62,11 +63,19 @@ class _Response(aiohttp.ClientResponse):
 
 
 class _Protocol(ResponseHandler):
-    """Tells who reads a body when its chunks are no chunks any more.
+    """Tells who reads a body when its chunks are no chunks any more: aiohttp closes the connection
+    and stops its clocks, and would let the reader wait until the whole exchange takes too long.
 
-    aiohttp closes the connection and stops its clocks, and would let the reader wait until the
-    exchange as a whole takes too long.
+    And ends a flood of interim responses, which aiohttp would keep until they are asked for.
     """
+
+    def data_received(self, data: bytes) -> None:
+        if len(self) > MAX_UNREAD_HEADS:
+            if self.transport is not None:
+                self.transport.close()
+            self.set_exception(aiohttp.ClientPayloadError("too many interim responses"))
+            return
+        super().data_received(data)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         super().set_exception(exc, *cause)
