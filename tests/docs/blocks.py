@@ -78,3 +78,20 @@ def first_code(cell: str) -> str:
     """The text of the first code span in a cell of a table; empty if there is none."""
     match = re.search(r"`([^`]+)`", cell)
     return match.group(1) if match else ""
+
+
+def commands(block: Block) -> list[tuple[str, str]]:
+    """Each command of a console block, with what is shown below it."""
+    found: list[tuple[str, str]] = []
+    for line in block.text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], ""))
+        else:
+            assert found, f"{block}: a console block begins with a command"
+            found[-1] = (found[-1][0], f"{found[-1][1]}{line}\n")
+    return found
+
+
+def pattern_of(shown: str) -> str:
+    """What is shown as a pattern: `...` stands for anything."""
+    return re.escape(shown).replace(r"\.\.\.", ".*?")
