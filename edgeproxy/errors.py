@@ -68,7 +68,7 @@ class UpstreamError(Exception):
 
     def copy(self) -> "UpstreamError":
         """The same for another client: one that is raised twice would keep both tracebacks."""
-        return UpstreamError(self.origin, self.error, self.detail, status=self.status)
+        return type(self)(self.origin, self.error, self.detail, status=self.status)
 
 
 @dataclass(slots=True)

@@ -45,6 +45,11 @@ class Asked:
     range: str | None = None
     accept_encoding: str | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """It can only be answered with all of the content."""
+        return not (self.is_head or self.has_conditions or self.range is not None)
+
     @classmethod
     def by(cls, request: Request) -> Asked:
         asked = cls(request.method == "HEAD")

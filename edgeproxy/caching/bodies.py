@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Body
 
 PIECE_BYTES = 256 * 1024
 """A reader gets what has come in meanwhile in pieces of at most this size."""
+
+
+async def begun(body: Body, close: Callable[[], Awaitable[None]]) -> Body:
+    """`body`, once its first piece is at hand. Raises what reading that raises."""
+    pieces = aiter(body)
+    try:
+        first = await anext(pieces, b"")
+    except BaseException:
+        await close()
+        raise
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield first
+        async for piece in pieces:
+            yield piece
+
+    return Body(None, stream=stream(), length=body.length, close=close)
 
 
 class Budget:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from edgeproxy.caching.answers import Asked
+from edgeproxy.caching.assembling import Assembler
 from edgeproxy.caching.background import Background
 from edgeproxy.caching.bodies import Budget
 from edgeproxy.caching.config import CacheRule
@@ -21,9 +22,9 @@ from edgeproxy.caching.neighbours import Alone, Neighbours
 from edgeproxy.caching.purges import Purges, Selection
 from edgeproxy.caching.reuse import Reuse, hit, left_s, may_reuse, ruled_stale_use, told
 from edgeproxy.caching.sharing import Sharing
-from edgeproxy.caching.tiers import Tier
+from edgeproxy.caching.tiers import StoredResponse, Tier
 from edgeproxy.caching.upkeep import Upkeep
-from edgeproxy.caching.variants import accepted_coding
+from edgeproxy.caching.variants import accepted_coding, id_of
 from edgeproxy.health import Health
 from edgeproxy.http import Headers, Request, Response
 
@@ -75,6 +76,9 @@ class Cache:
         )
         self._status_key = status_key
         self._now = now
+        self.assembler = Assembler(
+            self.levels, self.fetcher, self.keeper, self.background, self.body_memory, now
+        )
         self.sharing = Sharing(
             self.levels,
             self.fetcher,
@@ -184,6 +188,7 @@ class Cache:
         """End what goes on in the background. What has been fetched is still stored."""
         await self.upkeep.close()
         self.sharing.close()
+        self.assembler.close()
         self.keeper.close()
         await self.settled()
 
@@ -191,7 +196,15 @@ class Cache:
 
     async def _slowly(self, errand: Errand, found: Found) -> Answer:
         answer = await self._not_at_hand(errand, found)
+        if isinstance(answer, Reuse) and answer.entry.is_partial:
+            entry = answer.entry
+            answer = await self.assembler.answer(errand, answer) or await self._pass(errand, entry)
         return answer if isinstance(answer, Answer) else told(errand, answer, self._now())
+
+    async def _pass(self, errand: Errand, head: StoredResponse) -> Answer | Reuse:
+        """What is too large to be kept, from the origin."""
+        found = Found(id_of(head), head)
+        return await self.sharing.alone(errand, found, "bypass")
 
     async def _not_at_hand(self, errand: Errand, found: Found) -> Answer | Reuse:
         if found.entry is None:
@@ -199,6 +212,8 @@ class Cache:
         if found.entry is None and self.health.trouble(errand.origin) is not None:
             errand, found = await self._without_coding(errand, found)
         entry = found.entry
+        if entry is not None and entry.is_partial and errand.asked.is_whole:
+            return await self._pass(errand, entry)
         if entry is not None and may_reuse(entry, errand.asked):
             fresh_for_s = left_s(entry, errand.rule, self._now())
             if fresh_for_s > 0:

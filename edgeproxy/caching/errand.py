@@ -70,6 +70,14 @@ class Errand:
         headers.set("Accept-Encoding", self.coding)
         return replace(self.request, headers=headers)
 
+    def part_request(self, etag: str, first: int, last: int) -> Request:
+        """For the bytes from `first` to `last`, if the version that `etag` names is still there."""
+        request = self.upstream_request(None)
+        request.headers.set("Accept-Encoding", "identity")
+        request.headers.set("Range", f"bytes={first}-{last}")
+        request.headers.set("If-Range", etag)
+        return request
+
     def failure(self, error: str, detail: str, *, status: int = 502) -> UpstreamError:
         """What went wrong at this errand's origin, with an `error` of RFC 9209."""
         return UpstreamError(self.origin, error, detail, status=status)

@@ -21,6 +21,7 @@ from edgeproxy.caching.flights import Coming, Flight, Kept, Outcome, Single, Sta
 from edgeproxy.caching.freshness import initial_age_s, retry_after_s
 from edgeproxy.caching.keeping import Keeper
 from edgeproxy.caching.levels import Found, vary_names
+from edgeproxy.caching.parts import head_of
 from edgeproxy.caching.purges import TAG_FIELDS, Purges, response_tags
 from edgeproxy.caching.renewal import (
     gone,
@@ -170,9 +171,9 @@ class Fetcher:
             stored_at_s=received_at_s,
             requested_at_s=requested_at_s,
             age_s=age_s,
-            fresh_for_s=self._lifetime_s(errand, stale.status, headers, received_at_s, age_s),
+            fresh_for_s=self._lifetime_s(errand, stale.whole_status, headers, received_at_s, age_s),
         )
-        why = unstorable(errand.rule, errand.asked.has_credentials, stale.status, headers)
+        why = unstorable(errand.rule, errand.asked.has_credentials, stale.whole_status, headers)
         return Kept(entry, shared=why is None, fwd_status=304)
 
     async def _taken(
@@ -215,6 +216,12 @@ class Fetcher:
         if fresh_for_s <= age_s and not is_worth_keeping(headers, errand.rule):
             await self._keeper.refuse(errand, found, status)
             return Single(response, "detail=no_freshness")
+        declared = _declared_length(response)
+        if declared is not None and declared > self._max_object_size:
+            head = head_of(entry, declared)
+            if head is None:
+                await self._keeper.refuse(errand, found, status)
+            return Single(response, "detail=too_large", too_large=True, head=head)
         body = await self._read(errand, entry, response, flight, held)
         if body is None and held.was_refused:
             return Single(response, "detail=no_memory", too_large=True)
@@ -241,11 +248,7 @@ class Fetcher:
         Raises UpstreamError if it ends early.
         """
         body = response.body
-        declared = body.length
-        if declared is None:
-            declared = seconds(response.headers.get("content-length"))
-        if declared is not None and declared > self._max_object_size:
-            return None
+        declared = _declared_length(response)
         expected = declared if body.data is None else None
         at_first = min(STREAM_ABOVE_BYTES, self._max_object_size)
         if not held.grow_to(at_first if declared is None else declared):
@@ -259,7 +262,7 @@ class Fetcher:
             if data is not None and expected is not None and len(data) != expected:
                 raise errand.failure(INCOMPLETE, f"{len(data)} of {expected} bytes came")
         except BaseException as error:
-            growing.end(failure := _failure(errand, error))
+            growing.end(failure := failure_of(errand, error))
             await body.close()
             if failure is error or not isinstance(error, Exception):
                 raise
@@ -296,7 +299,12 @@ class Fetcher:
             await response.body.close()
 
 
-def _failure(errand: Errand, error: BaseException) -> UpstreamError:
+def _declared_length(response: Response) -> int | None:
+    length = response.body.length
+    return seconds(response.headers.get("content-length")) if length is None else length
+
+
+def failure_of(errand: Errand, error: BaseException) -> UpstreamError:
     """What those are told who read along."""
     if isinstance(error, UpstreamError):
         return error

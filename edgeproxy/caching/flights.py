@@ -46,6 +46,7 @@ class Single:
     response: Response
     reason: str
     too_large: bool = False
+    head: StoredResponse | None = None  # by which others may have ranges of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.freshness import Unstorable, governing, initial_age_s
+from edgeproxy.caching.parts import can_be_cut
 from edgeproxy.caching.renewal import is_worth_keeping
 from edgeproxy.caching.rules import policy_ttl_s, ruled_lifetime_s, unstorable
 from edgeproxy.http import Headers, Response
@@ -98,6 +99,8 @@ def judge(
     length = response.body.length
     if length is not None and length > max_object_size:
         words = f"{length} bytes are more than `cache.max_object_size`, {max_object_size}"
+        if can_be_cut(response.status, response.headers):
+            words += "; only ranges of it are kept, in parts"
         return Judgement(False, _TOO_LARGE, words, "the policy")
     words = f"it may be stored, and is fresh for {left_s:.0f} s: {by}"
     if not left_s:

@@ -16,6 +16,7 @@ from edgeproxy.caching.renewal import GONE_STATUSES
 from edgeproxy.caching.reuse import left_s
 from edgeproxy.caching.tiers import StoredResponse
 from edgeproxy.caching.upkeep import SLOWEST_FETCH_S
+from edgeproxy.http import Headers
 
 HIT_FOR_MISS_S = 120.0
 MAX_HIT_FOR_MISS = 4096
@@ -52,12 +53,8 @@ class Keeper:
     async def keep(self, errand: Errand, found: Found, outcome: Kept, flight: Flight) -> None:
         """Store what was fetched, in place of what was `found`."""
         entry = outcome.entry
-        if flight.is_doomed:
+        if flight.is_doomed or self._is_overtaken(entry, errand.url):
             return
-        if self._now() - entry.requested_at_s > SLOWEST_FETCH_S:
-            return  # the mark of a purge meanwhile may be gone again
-        if self._purges.seen(entry, errand.url) is None:
-            return  # purged while it was under way
         if not outcome.shared:
             await self._levels.forget(found.id)
             return
@@ -70,6 +67,17 @@ class Keeper:
         id = await self._levels.put(entry, errand.request.headers, errand.coding)
         if entry.encoded is None:
             self.encode_later(id, entry)
+
+    async def keep_part(self, part: StoredResponse, url: str) -> None:
+        """Store a part of a large object, which was fetched to answer for `url`."""
+        if not self._is_overtaken(part, url):
+            await self._levels.put(part, Headers(), "identity")
+
+    def _is_overtaken(self, entry: StoredResponse, url: str) -> bool:
+        """Whether `entry` was purged while it was under way; or was so for so long that the mark
+        of a purge may be gone again."""
+        took_s = self._now() - entry.requested_at_s
+        return took_s > SLOWEST_FETCH_S or self._purges.seen(entry, url) is None
 
     async def refuse(self, errand: Errand, found: Found, status: int) -> None:
         """Remember that answers like this one are not shared, and drop what they replace."""

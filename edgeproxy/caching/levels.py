@@ -57,21 +57,22 @@ class Levels:
                 tier.follow_evictions(self._demote)
 
     def get(self, key: str, headers: Headers, coding: str, url: str = "") -> Found:
-        """What can be had without waiting, to answer for the public `url`."""
+        """What can be had without waiting, to answer for the public `url`: whole responses."""
         entry, tier = self._get(key, url)
-        if entry is None or entry.key != key:
+        if entry is None or entry.key != key or entry.is_partial:
             return Found(_guessed_id(key, coding))
         if entry.status:
             return Found(key, entry, tier)
         chosen = selection(headers, coding, [name for name, _ in entry.vary])
         id = variant_id(key, chosen)
         entry, tier = self._get(id, url)
-        if entry is None or entry.key != key or entry.vary != chosen:
+        if entry is None or entry.key != key or entry.vary != chosen or entry.is_partial:
             return Found(id, has_variants=True)
         return Found(id, entry, tier, has_variants=True)
 
     async def load(self, key: str, headers: Headers, coding: str, url: str = "") -> Found:
-        """What there is in any tier. What lies deep moves up."""
+        """What there is in any tier, also heads of what is kept in parts. What lies deep moves
+        up."""
         entry, tier = await self._load(key, url)
         if entry is None or entry.key != key:
             return Found(_guessed_id(key, coding))

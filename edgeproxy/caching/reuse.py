@@ -32,7 +32,7 @@ def left_s(entry: StoredResponse, rule: CacheRule | None, now_s: float) -> float
     clock has been set back, and nobody knows its age.
     """
     lifetime = entry.fresh_for_s
-    ttl_s = policy_ttl_s(rule, entry.status)
+    ttl_s = policy_ttl_s(rule, entry.whole_status)
     if ttl_s is not None:
         lifetime = min(lifetime, ttl_s + entry.age_s)
     left = lifetime - current_age_s(entry.age_s, entry.stored_at_s, now_s)

@@ -61,7 +61,8 @@ class Sharing:
         self._budget = budget
         self._neighbours = neighbours
         self._now = now
-        self._flights: dict[tuple[str, str], Flight] = {}  # by key and variant
+        self._flights: dict[tuple[str, str], Flight] = {}  # that may be joined, by key and variant
+        self._aloft: set[Flight] = set()
 
     def is_under_way(self, errand: Errand, found: Found) -> bool:
         """Whether a fetch is on its way that this client could share."""
@@ -81,8 +82,8 @@ class Sharing:
 
     def close(self) -> None:
         """End all fetches."""
-        for flight in self._flights.values():
-            if not flight.has_landed and flight.task is not None:
+        for flight in self._aloft:
+            if flight.task is not None:
                 flight.task.cancel()
 
     def _flight(self, errand: Errand, found: Found) -> Flight | None:
@@ -146,6 +147,8 @@ class Sharing:
                 case Failed(error):
                     if is_own_try:
                         raise _own_error(errand, error)
+                case Single(head=StoredResponse() as head) if self._may_cut(errand, head):
+                    return Reuse(head, "collapsed", self._collapsed(errand, found, head))
                 case Single(response) if response.status in TROUBLE_STATUSES:
                     if is_own_try:
                         raise _unavailable(errand, response.status)
@@ -174,6 +177,11 @@ class Sharing:
             return False
         is_shared = not outcome.body.is_cut_short if isinstance(outcome, Coming) else outcome.shared
         return is_shared and left_s(entry, errand.rule, self._now()) > 0
+
+    def _may_cut(self, errand: Errand, head: StoredResponse) -> bool:
+        """Whether this client wants a range of what another one's fetch has found too large."""
+        is_for_it = is_chosen(head, errand) and may_reuse(head, errand.asked)
+        return errand.asked.range is not None and is_for_it
 
     def _is_overtaken(self, entry: StoredResponse, errand: Errand) -> bool:
         """Whether `entry`, just fetched, was purged while it was on its way."""
@@ -226,6 +234,11 @@ class Sharing:
                 return Answer(response, "miss", f"edgeproxy; {status}")
             case Stale():
                 return self._stale_on_error(errand, outcome, fwd)
+            case Single(response, head=StoredResponse() as head) if may_cut:
+                await response.body.close()
+                ttl_s = int(left_s(head, errand.rule, now_s))
+                status = f"fwd={fwd}; fwd-status={response.status}; stored; ttl={ttl_s}"
+                return Reuse(head, "miss", status, is_reused=False)
             case Single(response, reason, too_large):
                 response = await self._single(errand, response, again=too_large and may_cut)
                 status = f"fwd={fwd}; fwd-status={response.status}; {reason}"
@@ -277,10 +290,12 @@ class Sharing:
         self, errand: Errand, found: Found, flight: Flight, *, as_asked: bool = False
     ) -> asyncio.Task[None]:
         """Start `flight`. Whoever may join finds it by now: a task may run at once."""
+        self._aloft.add(flight)
         work = self._fly(errand, found, flight, as_asked=as_asked)
         flight.task = self._background.begin(work)
 
         def clear(task: asyncio.Task[None]) -> None:  # also for a task cancelled before it ran
+            self._aloft.discard(flight)
             self._leave_table(found.id, flight)
             flight.land(Failed(errand.given_up()))
 
@@ -340,9 +355,14 @@ class Sharing:
         except BaseException:
             held.release()
             raise
+        finally:
+            self._aloft.discard(flight)
         flight.land(outcome)
         try:
-            if isinstance(outcome, Kept):
+            if isinstance(outcome, Single) and outcome.head is not None:
+                head = Kept(outcome.head, shared=True, fwd_status=outcome.response.status)
+                await self._keeper.keep(errand, found, head, flight)
+            elif isinstance(outcome, Kept):
                 await self._keeper.keep(errand, found, outcome, flight)
         finally:
             if not flight.is_cut_short:

@@ -50,6 +50,9 @@ class StoredResponse:
     holds what its name says. A `status` of 0 is no response: it is the record of the variants that
     `key` has, and stands under the key itself.
 
+    A `status` of 206 stands for what is kept in parts (`edgeproxy.caching.parts`): either the head
+    of the whole, without a body, or one of its parts.
+
     `url` is the public URL it was first stored for: host and target, without scheme and port.
     `validators` are the origin's own, where the fields keep older ones for the same bytes.
     `encoded` holds the same content in other codings, made by the cache; None: not tried yet.
@@ -80,6 +83,16 @@ class StoredResponse:
     def body_bytes(self) -> int:
         """Bytes of the body in all its codings."""
         return len(self.body) + sum(len(body) for _, body in self.encoded or ())
+
+    @property
+    def is_partial(self) -> bool:
+        """It is a part of something larger, or its head: never an answer by itself."""
+        return self.status == 206
+
+    @property
+    def whole_status(self) -> int:
+        """The status of what it is, or is a part of."""
+        return 200 if self.status == 206 else self.status
 
     @property
     def is_lazy(self) -> bool:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import random
 import time
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from edgeproxy.caching.purges import EVERYTHING
 from edgeproxy.pages import Pages
 from edgeproxy.testing import running
 
+MIB = 2**20
 POLICY = """\
 version: 1
 origins:
@@ -138,3 +143,71 @@ async def test_expires_decides_nothing(raw_origin: Any, fields: str, is_stored: 
         reply = await proxy.get("/stored/")
         assert ("; hit" in reply.cache_status) is is_stored
         assert len(origin.heads) == (1 if is_stored else 2)
+
+
+# ---------------------------------------------------------------- larger than what is kept whole
+
+FILM = random.Random(9).randbytes(5 * MIB + 999)
+FILM_POLICY = """\
+version: 1
+origins: {{site: {{url: "https://example.github.io/"}}}}
+cache:
+  disk: {{path: "{folder}"}}
+  max_object_size: 2MiB
+  rules: {{media: {{ttl: 1h}}}}
+routes: [{{name: site, cache: media}}]
+"""
+
+
+@pytest.fixture
+def film(make_site: Any) -> Any:
+    folder = make_site(index="home")
+    (folder / "film.mp4").write_bytes(FILM)
+    return folder
+
+
+def span(wanted: str) -> bytes:
+    first, _, last = wanted.partition("-")
+    return FILM[int(first) : int(last) + 1 if last else None]
+
+
+async def test_a_player_is_served_from_parts_even_after_a_restart(
+    film: Any, tmp_path: Path
+) -> None:
+    policy = FILM_POLICY.format(folder=tmp_path / "cache")
+    seeks = ["0-1", "0-", f"{4 * MIB}-", f"{MIB - 5}-{2 * MIB + 5}", f"{5 * MIB}-"]
+    async with Pages(film) as site:
+        async with running(policy, origins={"site": site.url}) as proxy:
+            for wanted in seeks:
+                reply = await proxy.get("/film.mp4", headers={"range": f"bytes={wanted}"})
+                assert (reply.status, reply.body) == (206, span(wanted))
+            assert "edgeproxy; hit" in reply.cache_status
+            await proxy.server.app.plan.cache.settled()
+        fetched = [request.headers.get("Range") for request in site.log]
+        assert fetched == [None, *[f"bytes={n * MIB}-{n * MIB + MIB - 1}" for n in range(5)],
+                           f"bytes={5 * MIB}-{len(FILM) - 1}"]  # fmt: skip
+        async with running(policy, origins={"site": site.url}) as proxy:
+            for wanted in seeks:
+                reply = await proxy.get("/film.mp4", headers={"range": f"bytes={wanted}"})
+                assert (reply.status, reply.body) == (206, span(wanted))
+                assert "edgeproxy; hit" in reply.cache_status
+            assert len(site.log) == len(fetched)
+            whole = await proxy.get("/film.mp4")
+            assert (whole.status, whole.body) == (200, FILM)
+            assert "fwd=bypass" in whole.cache_status
+            await proxy.server.app.plan.cache.purge(EVERYTHING)
+            again = await proxy.get("/film.mp4", headers={"range": "bytes=0-1"})
+            assert "fwd-status=200; stored" in again.cache_status
+
+
+async def test_many_players_at_once_cost_the_origin_one(film: Any, tmp_path: Path) -> None:
+    policy = FILM_POLICY.format(folder=tmp_path / "cache")
+    async with Pages(film) as site, running(policy, origins={"site": site.url}) as proxy:
+        wanted = [f"{first}-" for first in (0, 0, MIB, 3 * MIB, 0, MIB)]
+        replies = await asyncio.gather(
+            *[proxy.get("/film.mp4", headers={"range": f"bytes={one}"}) for one in wanted]
+        )
+        for one, reply in zip(wanted, replies, strict=True):
+            assert (reply.status, reply.body) == (206, span(one))
+        parts = [r.headers["Range"] for r in site.log if "Range" in r.headers]
+        assert len(parts) == len(set(parts)) == 6
