@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format docs bench bench-curves conformance curves soak soak-kill
-.PHONY: soak-open wheel clean distclean requirements language-server
+.PHONY: soak-reload soak-open wheel clean distclean requirements language-server
 
 help: ## list these targets
 	@echo "edgeproxy: make TARGET"
@@ -101,6 +101,9 @@ soak: $(READY) ## serve for MINUTES=30 before a faulty origin: no wrong byte, no
 
 soak-kill: $(READY) ## kill it under load, ROUNDS=100 times: nothing damaged, nothing back
 	@$(PY) tests/soak/kill.py --rounds $(or $(ROUNDS),100) $(ARGS)
+
+soak-reload: $(READY) ## reload under load, ROUNDS=200 times, every third policy bad: nothing fails
+	@$(PY) tests/soak/reload.py --rounds $(or $(ROUNDS),200) $(ARGS)
 
 soak-open: $(READY) ## measure how long a disk cache of a million objects takes to open
 	@$(PY) tests/soak/million.py $(ARGS)
