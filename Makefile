@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format docs bench bench-curves conformance curves soak soak-kill
-.PHONY: soak-reload soak-open wheel clean distclean requirements language-server
+.PHONY: policy-size soak-reload soak-open wheel clean distclean requirements language-server
 
 help: ## list these targets
 	@echo "edgeproxy: make TARGET"
@@ -88,6 +88,9 @@ bench: $(READY) ## measure beside nginx and others: docs/performance.md
 
 bench-curves: $(READY) ## draw docs/images/cost-curves.svg anew, and print its figures
 	@$(PY) -m tests.bench.curves $(ARGS)
+
+policy-size: $(READY) ## measure how loading and deciding grow with the number of routes
+	@$(PY) tests/policy_size.py $(ARGS)
 
 conformance: $(READY) ## run the public HTTP cache suite: SUITE=folder of its checkout
 	@test -n "$(SUITE)" || { echo "conformance: name the suite's folder: SUITE=..."; exit 2; }

@@ -28,8 +28,6 @@ import aiohttp
 from aiohttp import web
 
 ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
 VISITORS = 8
 PIECE = b"0123456789abcdef" * 1024
@@ -39,21 +37,29 @@ origins: {site: {url: "http://site.example/", kind: http}}
 cache: {memory: {max_size: SIZE}, rules: {all: {ttl: 1s}}}
 routes:
   - {name: live, match: {path: /live}, websocket: true}
+MORE\
   - {name: site, cache: all, response_headers: {set: {x-turn: "TURN"}}}
 """
-BAD = (
-    POLICY.replace("response_headers", "response_haeders"),
-    "version: [1\n",
-    POLICY.replace("cache: all", "cache: none"),
-    POLICY + "geo: {database: /nowhere/countries.mmdb}\n",
-    "",
-)
 
 
-def policy_of(turn: int) -> str:
+def policy_of(turn: int, routes: int) -> str:
     """Another one each time; every sixth with another memory, so that a plugin begins anew."""
     size = f"{8 + turn // 6 % 2}MiB"
-    return POLICY.replace("TURN", str(turn)).replace("SIZE", size)
+    more = "".join(
+        f"  - {{name: more{n}, match: {{path: /more/{n}}}, origin: site}}\n" for n in range(routes)
+    )
+    return POLICY.replace("TURN", str(turn)).replace("SIZE", size).replace("MORE", more)
+
+
+def bad_policy(number: int, good: str) -> str:
+    """A policy that cannot be loaded, of several kinds in turn."""
+    return (
+        good.replace("response_headers", "response_haeders"),
+        "version: [1\n",
+        good.replace("cache: all", "cache: none"),
+        good + "geo: {database: /nowhere/countries.mmdb}\n",
+        "",
+    )[number % 5]
 
 
 @dataclass
@@ -80,8 +86,9 @@ class Report:
 class Soak:
     """The origin, the visitors, and who reloads. `turn` is the policy in force."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, routes: int = 0) -> None:
         self.report = Report()
+        self._routes = routes  # that nobody visits
         self._file = folder / "policy.yaml"
         self._turn = 0
         self._is_over = False
@@ -115,7 +122,8 @@ class Soak:
         await self._answered.wait()
         assert self._process is not None
         is_bad = number % 3 == 2
-        self._write(BAD[number // 3 % len(BAD)] if is_bad else policy_of(self._turn + 1))
+        policy = policy_of(self._turn + 1, self._routes)
+        self._write(bad_policy(number // 3, policy) if is_bad else policy)
         if not is_bad:
             self._turn += 1  # from now on an answer may come from it
         self._process.send_signal(signal.SIGHUP)
@@ -211,7 +219,7 @@ class Soak:
 
     @contextlib.asynccontextmanager
     async def _edgeproxy(self, origin: str) -> AsyncIterator[str]:
-        self._write(policy_of(0))
+        self._write(policy_of(0, self._routes))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "edgeproxy", "run", str(self._file), "--origin", origin,
             "--listen", "127.0.0.1:0", "--access-log", "off", cwd=ROOT,
@@ -278,9 +286,12 @@ async def _echo(request: web.Request) -> web.WebSocketResponse:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--routes", type=int, default=0, help="in each policy besides, up to 9000")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeproxy-") as folder:
-        report = asyncio.run(Soak(Path(folder)).run(options.rounds, progress=True))
+        report = asyncio.run(
+            Soak(Path(folder), routes=options.routes).run(options.rounds, progress=True)
+        )
     print("\n".join(report.failed[:20]), end="\n" if report.failed else "")
     return 1 if report.failed else 0
 
