@@ -30,17 +30,13 @@ from edgeproxy.http import (
     fill,
     normalise_path,
 )
-from edgeproxy.plugin import (
-    Config,
+from edgeproxy.plugin import Config, Filter, Matcher, Plugin, PolicyView
+from edgeproxy.values import (
     Duration,
     FieldName,
-    Filter,
-    Matcher,
     Name,
     OneOrMany,
     OriginName,
-    Plugin,
-    PolicyView,
     Secret,
     Size,
     Template,

@@ -22,7 +22,7 @@ from edgeproxy.caching.judgement import Judgement, judge
 from edgeproxy.http import Body, Exchange, Fact, Fetch, Headers, Origin, Request, Response
 from edgeproxy.pipeline import handle
 from edgeproxy.plan import Plan
-from edgeproxy.plugin import did_you_mean
+from edgeproxy.values import did_you_mean
 
 
 @dataclass(slots=True)

@@ -28,7 +28,8 @@ from edgeproxy.hooks import Hooks
 from edgeproxy.http import Exchange, Fact, Origin, Target
 from edgeproxy.policy.certificates import ServerNames
 from edgeproxy.policy.faults import compile_fault
-from edgeproxy.policy.model import BackendRef, Limits, Network, OriginConfig
+from edgeproxy.policy.model import BackendRef, Limits, OriginConfig
+from edgeproxy.policy.patterns import Network
 from edgeproxy.policy.policy import Clause, LoadedPlugin, Policy
 from edgeproxy.policy.policy import Route as PolicyRoute
 from edgeproxy.routing import Candidate, RouteIndex, compile_path

@@ -28,10 +28,10 @@ from edgeproxy.caching.tiers import StoredResponse, Tier
 from edgeproxy.errors import ClientError
 from edgeproxy.http import Exchange, Headers, Request, normalise_path
 from edgeproxy.plan import Plan, compile_plan
-from edgeproxy.plugin import Size
 from edgeproxy.policy.installed import Broken, installed
 from edgeproxy.policy.load import load
 from edgeproxy.routing import find
+from edgeproxy.values import Size
 
 DEFAULT_TTL_S = 600.0  # what GitHub Pages gives every page
 COUNTED_STATUSES = frozenset((200, 301, 404))

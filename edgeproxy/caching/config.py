@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from edgeproxy.caching.encodings import Coding, zstd_compress
-from edgeproxy.plugin import Config, Duration, Name, Size
+from edgeproxy.plugin import Config
+from edgeproxy.values import Duration, Name, Size
 
 
 class CacheRule(Config):

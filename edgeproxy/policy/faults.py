@@ -9,14 +9,14 @@ from typing import Any, TypeAliasType, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from edgeproxy.errors import Fault, Place, PluginError
-from edgeproxy.plugin import did_you_mean
 from edgeproxy.policy.installed import Broken, Installed
 from edgeproxy.policy.policy import Clause
 from edgeproxy.policy.source import Node, shown
+from edgeproxy.values import did_you_mean
 
 type Path = tuple[str | int, ...]  # keys and indexes, from the node that is checked
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # of edgeproxy.plugin.Name
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # of edgeproxy.values.Name
 
 _OWN_CODES = {
     "bad_certificate": "bad-certificate",

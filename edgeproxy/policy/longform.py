@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproxy.errors import Fault
-from edgeproxy.plugin import did_you_mean
 from edgeproxy.policy.model import MatchCore, RouteCore
 from edgeproxy.policy.source import Entry, Node, near, shown
 from edgeproxy.policy.vocabulary import Vocabulary
+from edgeproxy.values import did_you_mean
 
 _TIER = ("memory_cache", "cache", "memory")  # the plugin and section that are on unless set
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from edgeproxy.caching.config import CacheConfig
 from edgeproxy.errors import Fault, Place
-from edgeproxy.plugin import Filter, Matcher, Plugin, did_you_mean
+from edgeproxy.plugin import Filter, Matcher, Plugin
 from edgeproxy.policy.faults import missing_module, nearest
 from edgeproxy.policy.installed import Broken, Installed, Registry
 from edgeproxy.policy.model import MatchCore, PolicyCore, RouteCore
 from edgeproxy.policy.source import Node, near, shown
+from edgeproxy.values import did_you_mean
 
 # The order in which first-party plugins run; others of ours follow by name. First what answers for
 # itself, then facts, then what chooses a target, then what edits messages; links read what the

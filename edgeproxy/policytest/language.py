@@ -29,18 +29,11 @@ from edgeproxy.errors import ClientError
 from edgeproxy.explain.arriving import moment
 from edgeproxy.http import TOKEN, Headers, normalise_path
 from edgeproxy.plan import Plan
-from edgeproxy.plugin import (
-    Config,
-    Duration,
-    FieldName,
-    Name,
-    OneOrMany,
-    OriginName,
-    editor_hint,
-)
+from edgeproxy.plugin import Config
 from edgeproxy.policy.faults import nearest
-from edgeproxy.policy.model import Regex
+from edgeproxy.policy.patterns import Regex
 from edgeproxy.policy.source import shown
+from edgeproxy.values import Duration, FieldName, Name, OneOrMany, OriginName, editor_hint
 
 MAX_VISITORS = 10_000
 

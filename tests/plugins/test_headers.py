@@ -101,7 +101,7 @@ async def test_no_fact_can_end_a_line(journeys: Any, sent: str) -> None:
     """A fact may hold what a client sent; here a template renders such a value."""
     from edgeproxy.http import Exchange, Fact, Headers
     from edgeproxy.http import Request as Incoming
-    from edgeproxy.plugin import Template
+    from edgeproxy.values import Template
 
     exchange = Exchange(Incoming("GET", "x", "/"))
     exchange.facts[Fact[str]("some.fact")] = sent
