@@ -40,7 +40,10 @@ _OVERRIDES = (
     "x-method-override", "x-original-host", "x-original-method", "x-original-uri",
     "x-original-url", "x-rewrite-url", "x-url-scheme",
 )  # fmt: skip
-_NEVER_SENT_ON = ("host", "content-length", *HOP_BY_HOP, *_FORWARDED, *_OVERRIDES)
+_NEVER_SENT_ON = frozenset(
+    name.encode() for name in ("host", "content-length", *HOP_BY_HOP, *_FORWARDED, *_OVERRIDES)
+)
+_NEVER_SENT_TO_STATIC = _NEVER_SENT_ON | {name.encode() for name in _PERSONAL}
 
 # Fields of GitHub Pages and its CDN that say nothing to a visitor, and those which are the
 # policy's to set, not the origin's.
@@ -55,10 +58,8 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
     """The request as `origin` gets it: its own name, its base path, nothing of other hops."""
     request = exchange.request
     headers = request.headers.copy()
-    headers.remove(*_NEVER_SENT_ON)
-    if origin.static:
-        headers.remove(*_PERSONAL)
-    else:
+    headers.drop(_NEVER_SENT_TO_STATIC if origin.static else _NEVER_SENT_ON)
+    if not origin.static:
         headers.set("x-forwarded-for", str(exchange.client))
         headers.set("x-forwarded-host", request.authority)
         headers.set("x-forwarded-proto", request.scheme)

@@ -17,6 +17,7 @@ from collections.abc import (
     Mapping,
 )
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import quote, unquote_to_bytes
 
@@ -56,15 +57,21 @@ class Headers:
     def get(self, name: str, default: str | None = None) -> str | None:
         """The first value of `name`, or `default`."""
         wanted = name.lower().encode("latin-1")
+        length = len(wanted)
         for key, value in self.fields:
-            if key.lower() == wanted:
+            if len(key) == length and key.lower() == wanted:
                 return value.decode("latin-1")
         return default
 
     def get_all(self, name: str) -> list[str]:
         """Every value of `name`, one per field line, in order."""
         wanted = name.lower().encode("latin-1")
-        return [value.decode("latin-1") for key, value in self.fields if key.lower() == wanted]
+        length = len(wanted)
+        return [
+            value.decode("latin-1")
+            for key, value in self.fields
+            if len(key) == length and key.lower() == wanted
+        ]
 
     def joined(self, name: str) -> str | None:
         """All field lines of `name` as one list (RFC 9110, section 5.3); None if there is none."""
@@ -83,17 +90,18 @@ class Headers:
         """Exactly one field line of `name`, in the place of the first there was."""
         new = _field(name, value)
         wanted = new[0].lower()
-        kept: list[tuple[bytes, bytes]] = []
-        placed = False
-        for key, old in self.fields:
-            if key.lower() != wanted:
-                kept.append((key, old))
-            elif not placed:
-                kept.append(new)
-                placed = True
-        if not placed:
-            kept.append(new)
-        self.fields = kept
+        length = len(wanted)
+        places = [
+            place
+            for place, (key, _) in enumerate(self.fields)
+            if len(key) == length and key.lower() == wanted
+        ]
+        if not places:
+            self.fields.append(new)
+            return
+        self.fields[places[0]] = new
+        for place in reversed(places[1:]):
+            del self.fields[place]
 
     def append(self, name: str, value: str) -> None:
         """`value` as one more member of the list in `name`; a new field if there is none."""
@@ -102,8 +110,11 @@ class Headers:
 
     def remove(self, *names: str) -> None:
         """No field line of any of `names`."""
-        gone = {name.lower().encode("latin-1") for name in names}
-        self.fields = [field for field in self.fields if field[0].lower() not in gone]
+        self.drop({name.lower().encode("latin-1") for name in names})
+
+    def drop(self, names: Collection[bytes]) -> None:
+        """The same for names that are bytes in lower case."""
+        self.fields = [field for field in self.fields if field[0].lower() not in names]
 
     def copy(self) -> Headers:
         return Headers(self.fields)
@@ -115,7 +126,7 @@ class Headers:
 
     def __contains__(self, name: str) -> bool:
         wanted = name.lower().encode("latin-1")
-        return any(key.lower() == wanted for key, _ in self.fields)
+        return wanted in [key.lower() for key, _ in self.fields]
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -128,6 +139,10 @@ class Headers:
 
 
 def _field(name: str, value: str) -> tuple[bytes, bytes]:
+    return _known_field(name, value) if len(value) <= 256 else _checked_field(name, value)
+
+
+def _checked_field(name: str, value: str) -> tuple[bytes, bytes]:
     if not TOKEN.fullmatch(name):
         raise ValueError(f"{name!r} is not a field name (RFC 9110, section 5.1)")
     try:
@@ -137,6 +152,9 @@ def _field(name: str, value: str) -> tuple[bytes, bytes]:
     if not FIELD_VALUE.fullmatch(raw.decode("latin-1")):
         raise ValueError(f"the value of {name!r} holds a control character (RFC 9110, section 5.5)")
     return name.encode("ascii"), raw.strip(b" \t")
+
+
+_known_field = lru_cache(maxsize=4096)(_checked_field)  # most fields that we set are set again
 
 
 class BodyTooLarge(Exception):

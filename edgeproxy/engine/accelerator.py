@@ -157,7 +157,7 @@ class Accelerator:
         if not recall.is_worth_learning(visitor, line):
             begun = Begun(self._app, exchange)
             if exchange.hit is not None:
-                recall.note_hit(visitor, line)
+                recall.note_hit(line)
             return begun
         watched = WatchedExchange.of(exchange)
         begun = Begun(self._app, watched)

@@ -109,7 +109,6 @@ class Audience:
     """Visitors whom the plan cannot tell apart, and what they are told, by request line."""
 
     answers: dict[bytes, Remembered]
-    known_hits: set[bytes]
 
 
 @dataclass(slots=True)
@@ -128,6 +127,7 @@ class Recall:
         self._visitors: OrderedDict[tuple[str, bytes], Visitor] = OrderedDict()
         self._audiences: dict[tuple[Any, ...], Audience] = {}
         self._answers = 0
+        self._hits: set[bytes] = set()  # lines that were hits
         self._fields: tuple[str, ...] = ()
         self._cookies: tuple[str, ...] = ()
         self._facts: tuple[str, ...] = ()
@@ -211,19 +211,20 @@ class Recall:
         if audience is None:
             if len(self._audiences) >= MAX_VISITORS:
                 self._start_over()
-            audience = self._audiences[traits] = Audience({}, set())
+            audience = self._audiences[traits] = Audience({})
         return audience
 
     # ------------------------------------------------------------ learning
 
     def is_worth_learning(self, visitor: Visitor, line: bytes) -> bool:
         """Whether the next answer should be decided under watch: it was a hit before."""
-        return visitor.audience is not None and line in visitor.audience.known_hits
+        return visitor.audience is not None and line in self._hits
 
-    def note_hit(self, visitor: Visitor, line: bytes) -> None:
-        if visitor.audience is not None:
-            visitor.audience.known_hits.add(line)
-            self._count()
+    def note_hit(self, line: bytes) -> None:
+        """A hit, whoever asked: the next audience that asks is worth learning for."""
+        if len(self._hits) >= MAX_ANSWERS:
+            self._hits.clear()
+        self._hits.add(line)
 
     def learn(
         self, visitor: Visitor, line: bytes, exchange: WatchedExchange, head: bytes, body: bytes
@@ -241,18 +242,14 @@ class Recall:
         if self._wants_log:
             entry = access_log.entry(exchange, self.plan.logged_facts)
             answer.log = {name: entry[name] for name in entry if name not in visitor.logged}
-        audience.known_hits.discard(line)
-        self._count()
+        self._answers += 1
+        if self._answers > MAX_ANSWERS:
+            self._start_over()
 
     def _browser_ttl_s(self, route: str | None) -> int | None:
         rule = self.plan.rule_names.get(route or "")
         ttl_s = self.plan.policy.cache.rules[rule].browser_ttl if rule else None
         return None if ttl_s is None else int(ttl_s)
-
-    def _count(self) -> None:
-        self._answers += 1
-        if self._answers > MAX_ANSWERS:
-            self._start_over()
 
     def _has_new_questions(self, reads: Reads) -> bool:
         fields, cookies, facts = reads.fields, reads.cookies, reads.facts

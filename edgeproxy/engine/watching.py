@@ -91,8 +91,8 @@ class WatchedHeaders(Headers):
         self._reads.field(name)
         self._plain.append(name, value)
 
-    def remove(self, *names: str) -> None:
-        self._plain.remove(*names)
+    def drop(self, names: Collection[bytes]) -> None:
+        self._plain.drop(names)
 
     def copy(self) -> Headers:
         return WatchedHeaders(self._plain.copy(), self._reads)
