@@ -32,7 +32,7 @@ from edgeproxy.policy.model import BackendRef, Limits, OriginConfig
 from edgeproxy.policy.patterns import Network
 from edgeproxy.policy.policy import Clause, LoadedPlugin, Policy
 from edgeproxy.policy.policy import Route as PolicyRoute
-from edgeproxy.routing import Candidate, RouteIndex, compile_path
+from edgeproxy.routing import Candidate, PatchedIndex, RouteIndex, compile_path
 
 PHASES = (
     "annotate", "admit", "route", "cache_key", "before_fetch", "after_fetch", "recover",
@@ -178,6 +178,26 @@ def compile_plan(
         ),
         rule_names={r.core.name: r.core.cache for r in policy.routes if r.core.cache},
     )
+
+
+def patched(plan: Plan, policy: Policy, routes: Mapping[int, PolicyRoute | None]) -> Plan:
+    """`plan` with `routes` in the place of those of these numbers, None for no route.
+
+    `policy` is what they are compiled by: that of `plan`, or one with other cache rules. Costs what
+    compiling these routes does, however many others there are. PolicyError as for a whole plan.
+    """
+    index = RouteIndex[Route]()
+    faults: list[Fault] = []
+    names = dict(plan.rule_names)
+    for number, route in routes.items():
+        names.pop(plan.policy.routes[number].core.name, None)
+        if route is not None:
+            _add_route(index, number, route, policy, plan.phases, faults, False)
+            names |= {route.core.name: route.core.cache} if route.core.cache else {}
+    if faults:
+        raise PolicyError(faults)
+    patches = PatchedIndex(plan.routes, frozenset(routes), index)
+    return replace(plan, routes=patches, rule_names=names)
 
 
 def make_origin(name: str, spec: OriginConfig) -> Origin:
@@ -406,4 +426,14 @@ def _registered(plugin: LoadedPlugin, register: Callable[[], Iterable[Any]]) -> 
         raise PluginError(plugin.name, "register_tiers", repr(error)) from error
 
 
-__all__ = ["PHASES", "Hook", "Phase", "Phases", "Plan", "Route", "compile_plan", "make_origin"]
+__all__ = [
+    "PHASES",
+    "Hook",
+    "Phase",
+    "Phases",
+    "Plan",
+    "Route",
+    "compile_plan",
+    "make_origin",
+    "patched",
+]

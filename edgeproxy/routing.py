@@ -95,6 +95,23 @@ class RouteIndex[R]:
         return found
 
 
+class PatchedIndex[R](RouteIndex[R]):
+    """`index` with other candidates, from `patches`, in the place of those of some routes."""
+
+    def __init__(
+        self, index: RouteIndex[R], routes: frozenset[int], patches: RouteIndex[R]
+    ) -> None:
+        super().__init__()
+        self._index, self._routes, self._patches = index, routes, patches
+
+    def candidates(self, host: str, path: str) -> list[Candidate[R]]:
+        kept = self._index.candidates(host, path)
+        found = [candidate for candidate in kept if candidate.order[0] not in self._routes]
+        found += self._patches.candidates(host, path)
+        found.sort(key=_order)
+        return found
+
+
 def find[R](candidates: Iterable[Candidate[R]], exchange: Exchange) -> Found[R] | None:
     """The first candidate that holds whole. Notes on the exchange what the choice varied by."""
     path = exchange.request.path

@@ -89,3 +89,7 @@ class Policy:
     def files(self) -> tuple[str, ...]:
         """The names of the files."""
         return tuple(name for name, _ in self.sources)
+
+    @property
+    def origin_names(self) -> frozenset[str]:
+        return frozenset(self.core.origins)

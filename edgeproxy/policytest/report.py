@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from edgeproxy.policytest.cases import Case
 from edgeproxy.policytest.coverage import Coverage
-from edgeproxy.policytest.verdicts import Failure
+from edgeproxy.policytest.mutation import Score
+from edgeproxy.policytest.verdicts import Failure, Result
 
-SHOWN_GAPS = 10
+SHOWN = 20  # gaps, or mutants that nobody noticed
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of one case. `routes` are those that its requests took, None for no route."""
-
-    case: Case
-    failures: tuple[Failure, ...]
-    routes: frozenset[str | None]
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +42,40 @@ class Report:
         return not self.failed
 
     def __str__(self) -> str:
+        return "\n".join(map(str, (*self.failures, self.summary)))
+
+    @property
+    def summary(self) -> str:
         total = f"{len(self.results)} {'test' if len(self.results) == 1 else 'tests'}"
         said = f"{self.failed} of {total} failed" if self.failed else f"{total} passed"
-        return "\n".join(map(str, (*self.failures, f"{said} in {self.seconds:.2f} s")))
+        return f"{said} in {self.seconds:.2f} s"
 
 
 def coverage_lines(coverage: Coverage) -> Iterator[str]:
     """The share that is covered, and what is not."""
     yield str(coverage)
-    gaps = coverage.told()
-    yield from map(str, gaps[:SHOWN_GAPS])
-    if len(gaps) > SHOWN_GAPS:
-        yield f"... and {len(gaps) - SHOWN_GAPS} more; --json lists all"
+    yield from _cut(coverage.told())
+
+
+def score_lines(score: Score) -> Iterator[str]:
+    """The share of mutants that were noticed, and those that were not."""
+    yield str(score)
+    yield from _cut(score.survivors)
+
+
+def _cut(lines: Sequence[object]) -> Iterator[str]:
+    yield from map(str, lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"... and {len(lines) - SHOWN} more; --json lists all"
 
 
 # ------------------------------------------------------------------- for machines
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: Report, score: Score | None = None) -> dict[str, Any]:
     """The report as plain data."""
     coverage = report.coverage
-    return {
+    found: dict[str, Any] = {
         "policy": report.version,
         "passed": len(report.results) - report.failed,
         "failed": report.failed,
@@ -84,6 +87,14 @@ def as_json(report: Report) -> dict[str, Any]:
             "gaps": [{"place": str(gap.place), "words": gap.words} for gap in coverage.gaps],
         },
     }
+    if score is not None:
+        found["mutation"] = {
+            "percent": round(score.percent, 2),
+            "mutants": score.made,
+            "left_out": score.left_out,
+            "survivors": [{"place": str(m.place), "words": m.words} for m in score.survivors],
+        }
+    return found
 
 
 def _test(result: Result) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from edgeproxy.policy.installed import Registry
 from edgeproxy.policy.load import load
 from edgeproxy.policytest.cases import Case, find_files, read_cases
 from edgeproxy.policytest.coverage import Watch
-from edgeproxy.policytest.report import Report, Result
-from edgeproxy.policytest.verdicts import failures
+from edgeproxy.policytest.mutants import mutants
+from edgeproxy.policytest.mutation import Progress, Score, score
+from edgeproxy.policytest.report import Report
+from edgeproxy.policytest.verdicts import Result, failures
 from edgeproxy.policytest.visits import Trial
 
 
@@ -50,6 +52,12 @@ class Suite:
         start_s = time.perf_counter()
         with hushed(), asyncio.Runner() as runner:
             return runner.run(self._report(start_s))
+
+    def mutate(self, report: Report, progress: Progress = lambda *_: None) -> Score:
+        """How many slips in the policy the tests would notice. By `report` all of them pass."""
+        with hushed(), asyncio.Runner() as runner:
+            found = tuple(mutants(self.plan))
+            return runner.run(score(self.plan, found, report.results, progress))
 
     async def _report(self, start_s: float) -> Report:
         watch = Watch(self.plan.policy)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeproxy.decision import Decision
@@ -49,6 +49,7 @@ class Failure:
     route: str | None = None
     decided: Place | None = None
     error: str = ""
+    decision: Decision | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.place}: {self.test}: {self.said}"
@@ -60,6 +61,16 @@ class Failure:
         why = f"; {self.error}" if self.error else ""
         miss = self.miss
         return f"{miss.what}{of} is {miss.came}, expected {miss.expected}{by}{why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one case. `routes` are those that its requests took, None for no route."""
+
+    case: Case
+    failures: tuple[Failure, ...]
+    routes: frozenset[str | None]
+    seconds: float
 
 
 def failures(case: Case, decisions: Sequence[Decision], plan: Plan) -> Iterator[Failure]:
@@ -93,6 +104,7 @@ def _failure(case: Case, miss: Miss, decision: Decision, plan: Plan, request: st
         route,
         next((one.place for one in plan.policy.routes if one.core.name == route), None),
         decision.exchange.error if decision.response.status >= 500 else "",
+        decision,
     )
 
 

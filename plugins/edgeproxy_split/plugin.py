@@ -246,6 +246,7 @@ class Plugin(api.Plugin):
     needs = ("content",)  # for the fact that tells bots
 
     def __init__(self, config: Experiments) -> None:
+        super().__init__(config)
         self.experiments = {
             name: RunningExperiment(name, spec) for name, spec in config.root.items()
         }

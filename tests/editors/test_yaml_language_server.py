@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT.joinpath(
     ".tools/yaml-language-server/node_modules/yaml-language-server/bin/yaml-language-server"
 )
-POLICIES = sorted((ROOT / "policies").glob("*.yaml"))
+POLICIES = sorted(
+    path for path in (ROOT / "policies").glob("*.yaml") if not path.stem.endswith("_test")
+)
 MODELINE = "# yaml-language-server: $schema=edgeproxy.schema.json\n"
 START = 'version: 1\norigins:\n  pages: {url: "https://you.github.io/project/"}\n'
 

@@ -15,10 +15,11 @@ from aiohttp.test_utils import TestServer
 from edgeproxy.pages import Pages
 from edgeproxy.plan import compile_plan
 from edgeproxy.policy.load import load
+from edgeproxy.policytest.suite import Suite
 from edgeproxy.testing import Proxy, running
 
 FOLDER = Path(__file__).parents[2] / "policies"
-POLICIES = sorted(FOLDER.glob("*.yaml"))
+POLICIES = [path for path in sorted(FOLDER.glob("*.yaml")) if not path.stem.endswith("_test")]
 
 FRANCE, GERMANY, JAPAN, PRIVATE = "193.51.208.13", "194.25.0.60", "133.11.0.1", "10.1.2.3"
 PHONE = "Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 Chrome/140.0 Mobile"
@@ -82,6 +83,15 @@ def test_it_begins_with_the_wish_and_a_line_to_see_it(path: Path) -> None:
     assert len(comment) >= 3
     assert comment[0].startswith("# Wish: ") or path.stem == "demo"
     assert any(line.startswith("#   curl ") for line in comment)
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_its_tests_pass_and_would_notice_every_slip(path: Path) -> None:
+    suite = Suite.load([path])
+    report = suite.run()
+    assert report.passed, report
+    assert list(map(str, report.coverage.gaps)) == []
+    assert list(map(str, suite.mutate(report).survivors)) == []
 
 
 # ------------------------------------------------------------------- one by one

@@ -32,7 +32,9 @@ FILES = sorted(
     for path in (*CASES.glob("*.yaml"), *CASES.glob("*/*.yaml"), *CASES.glob("*/*.yml"))
     if not path.stem.endswith("_test")
 )
-EXAMPLES = sorted((ROOT / "policies").glob("*.yaml"))
+EXAMPLES = sorted(
+    path for path in (ROOT / "policies").glob("*.yaml") if not path.stem.endswith("_test")
+)
 
 # What a schema can say of one file by itself. It cannot know which names another part of the policy
 # gives (unknown-origin, unknown-rule, unknown-plugin, duplicate-name), what a value of the right

@@ -96,7 +96,7 @@ def test_what_is_not_covered_is_listed_and_can_fail_the_run(capsys: Captured) ->
 
 
 def test_a_long_list_of_gaps_is_cut(capsys: Captured) -> None:
-    routes = "".join(f"  - {{name: r{n}, match: {{path: /{n}}}}}\n" for n in range(12))
+    routes = "".join(f"  - {{name: r{n}, match: {{path: /{n}}}}}\n" for n in range(22))
     Path("site.yaml").write_text(POLICY.replace("routes:\n", f"routes:\n{routes}"))
     assert cli.main(["test", "site.yaml"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "... and 2 more; --json lists all"
@@ -147,6 +147,44 @@ def test_junit_xml_counts_and_quotes(capsys: Captured) -> None:
         failure.get("message") == "body is '\\x00]]>', expected 'x'; route 'site', site.yaml:5:12"
     )
     assert (failure.text or "").startswith("site_test.yaml:5:74: a < b & c: body is ")
+
+
+def test_slips_that_no_test_notices_are_listed_and_can_fail_the_run(capsys: Captured) -> None:
+    assert cli.main(["test", "site.yaml", "--mutate", "--fail-under", "50"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "mutation score 80 %: 4 of 5 noticed",
+        "site.yaml:5:12: no test notices that route 'site' is taken out",
+    ]
+
+
+def test_json_holds_the_mutation_score(capsys: Captured) -> None:
+    assert cli.main(["test", "site.yaml", "--mutate", "--json", "--fail-under", "90"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["mutation"] == {
+        "percent": 80,
+        "mutants": 5,
+        "left_out": 0,
+        "survivors": [{"place": "site.yaml:5:12", "words": "route 'site' is taken out"}],
+    }
+    assert "mutation score 80.0 % is under 90 %" in err
+
+
+def test_without_tests_that_pass_no_mutants_are_tried(capsys: Captured) -> None:
+    Path("site_test.yaml").write_text(TESTS.replace("/new/a", "/a"))
+    assert cli.main(["test", "site.yaml", "--mutate"]) == 1
+    assert capsys.readouterr().err == (
+        "edgeproxy test: no mutants were tried, as a test fails without them\n"
+    )
+
+
+def test_a_failure_can_be_explained(capsys: Captured) -> None:
+    Path("site_test.yaml").write_text(TESTS.replace("/new/a", "/a"))
+    assert cli.main(["test", "site.yaml", "--explain", "--no-coverage"]) == 1
+    first, *explained, last = capsys.readouterr().out.splitlines()
+    assert "redirect is '/new/a', expected '/a'" in first
+    assert explained[0].startswith("    GET https://www.example.org/old/a from 127.0.0.1 at ")
+    assert any(line.split()[:2] == ["yes", "moved"] for line in explained)
+    assert last.startswith("1 of 2 tests failed")
 
 
 def test_a_report_that_cannot_be_written_is_said(capsys: Captured) -> None:
