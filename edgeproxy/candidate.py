@@ -41,6 +41,15 @@ class Candidate:
         if not self.share:
             self.shadow.offer(exchange, in_force)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether it could not take in another exchange, and decides for nobody."""
+        return not self.share and self.shadow.is_full
+
+    def missed(self) -> None:
+        """Hear that there was an exchange that it has not seen."""
+        self.shadow.dropped += 1
+
     def answers(self, version: str) -> dict[str, int]:
         """How many answers of each class a policy gave since the trial began."""
         return dict(sorted(self._answers.get(version, Counter()).items()))

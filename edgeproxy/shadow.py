@@ -87,6 +87,11 @@ class Shadow:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._compare_on())
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what is offered now would be dropped."""
+        return self._waiting.full()
+
     async def settled(self) -> None:
         """Return when nothing waits to be compared."""
         await self._waiting.join()

@@ -102,14 +102,19 @@ class Accelerator:
 
     def recall(self, who: str, line: bytes, tail: bytes) -> list[bytes] | None:
         """What the client at `who` is sent for a request whose bytes are `line` and `tail`, if an
-        answer to such a request is remembered."""
-        recall = self._recall
-        if recall is None or recall.plan is not self._app.plan or self._app.candidate is not None:
+        answer to such a request is remembered. A policy that is tried would not see the request,
+        so it goes the whole way, unless that policy is behind anyhow."""
+        recall, candidate = self._recall, self._app.candidate
+        if recall is None or recall.plan is not self._app.plan:
+            return None
+        if candidate is not None and not candidate.is_behind:
             return None
         now_s = time.time()
         found = recall.find(who, line, tail, now_s)
         if found is None:
             return None
+        if candidate is not None:
+            candidate.missed()
         return self._given(recall, *found, line, now_s)
 
     def _given(
@@ -125,9 +130,10 @@ class Accelerator:
         return wire
 
     def takes(self, head: RequestHead) -> bool:
-        """Whether the journey of `head` may begin in the front. While a candidate is tried, the
-        core has to find out first which plan decides."""
-        return head.is_plain and self._app.candidate is None
+        """Whether the journey of `head` may begin in the front. While a candidate decides for some
+        visitors, the core has to find out first which plan it is."""
+        candidate = self._app.candidate
+        return head.is_plain and (candidate is None or not candidate.share)
 
     def begin(
         self, who: str, peer: str, scheme: str, head: RequestHead, line: bytes, tail: bytes
@@ -144,7 +150,7 @@ class Accelerator:
             Headers([(b"Host", head.authority), *head.fields]),
         )
         is_alone = exchange.request.query is not None or not head.keep_alive
-        if is_alone or not recall.is_able:
+        if is_alone or not recall.is_able or self._app.candidate is not None:
             return Begun(self._app, exchange)
         visitor = recall.meet(who, tail, exchange)
         if visitor.audience is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -184,6 +185,48 @@ async def test_the_same_policy_in_shadow_differs_in_nothing(make_site: Any) -> N
         await candidate.shadow.settled()
         assert candidate.shadow.report()["kinds"] == []
         assert candidate.shadow.compared == 5
+
+
+async def test_in_shadow_the_front_goes_on_answering_and_each_request_is_seen(
+    make_site: Any,
+) -> None:
+    plain: Any = SimpleNamespace(is_plain=True)
+    async with Pages(make_site(page="page")) as site, proxy_for(site) as proxy:
+        front = proxy.server.accelerator
+        for _ in range(6):
+            await proxy.get("/page")
+        remembered = front.remembered
+        assert remembered
+        candidate = await try_out(proxy, site, CANDIDATE, 0)
+        assert front.takes(plain)
+        for _ in range(6):
+            assert "; hit" in (await proxy.get("/page")).cache_status
+        await candidate.shadow.settled()
+        assert candidate.shadow.compared == 6
+        candidate.share = 0.5
+        assert not front.takes(plain)
+        proxy.server.app.drop_candidate()
+        assert front.takes(plain)
+        await proxy.get("/page")
+        assert front.remembered > remembered
+
+
+async def test_when_the_shadow_is_behind_answers_come_from_memory_again(make_site: Any) -> None:
+    async with Pages(make_site(page="page")) as site, proxy_for(site) as proxy:
+        front = proxy.server.accelerator
+        for _ in range(6):
+            await proxy.get("/page")
+        candidate = await try_out(proxy, site, CANDIDATE, 0)
+        await proxy.get("/page")
+        remembered = front.remembered
+        exchange = Exchange(Request("GET", "127.0.0.1", "/page"))
+        for _ in range(MAX_WAITING):
+            candidate.shadow.offer(exchange, proxy.server.app.plan)
+        for _ in range(40):  # it catches up with a few of them
+            await proxy.get("/page")
+        given = front.remembered - remembered
+        assert given
+        assert candidate.shadow.dropped >= given
 
 
 async def test_what_cannot_be_compared_in_time_is_dropped_and_counted(make_site: Any) -> None:
