@@ -138,7 +138,10 @@ class Accelerator:
     def begin(
         self, who: str, peer: str, scheme: str, head: RequestHead, line: bytes, tail: bytes
     ) -> Begun | list[bytes]:
-        """Begin the journey of a request without a body; or what is remembered for its likes."""
+        """Begin the journey of a request without a body; or what is remembered for its likes.
+
+        Without a `tail`, of HTTP/1.0 for example, it is like no other.
+        """
         recall = self._recalling()
         exchange = arrived(
             recall.plan,
@@ -150,7 +153,7 @@ class Accelerator:
             Headers([(b"Host", head.authority), *head.fields]),
         )
         is_alone = exchange.request.query is not None or not head.keep_alive
-        if is_alone or not recall.is_able or self._app.candidate is not None:
+        if not tail or is_alone or not recall.is_able or self._app.candidate is not None:
             return Begun(self._app, exchange)
         visitor = recall.meet(who, tail, exchange)
         if visitor.audience is None:

@@ -461,7 +461,7 @@ class _Connection(asyncio.Protocol):
             self._begin_body(head, body)
         elif head.target == b"*":
             self._answer_options(head)
-        elif tail and accelerator is not None and accelerator.takes(head):
+        elif accelerator is not None and accelerator.takes(head):
             self._begin_journey(accelerator, head, line, tail)
         else:
             self._pass(head.serialise())
