@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGTERM
 from typing import Any
@@ -96,6 +98,7 @@ async def test_a_request_under_way_ends_by_the_policy_it_began_with(make_site: A
         site.on_answer = lambda request, answer, fault: arrived.set()
         site.set_fault("/page", Fault(delay_s=1))
         async with running(POLICY, origins={"site": site.url}) as proxy:
+            before = proxy.server.version
             under_way = asyncio.create_task(proxy.get("/page"))
             await arrived.wait()
             await proxy.reload(POLICY.replace("WORD", "other").replace("name: site", "name: rest"))
@@ -103,7 +106,24 @@ async def test_a_request_under_way_ends_by_the_policy_it_began_with(make_site: A
             release.set()
             reply = await under_way
             assert (reply.status, reply.headers["x-word"]) == (200, "WORD")
-            assert proxy.log[-1]["route"] == "site"
+            assert (proxy.log[-1]["route"], proxy.log[-1]["policy"]) == ("site", before)
+            assert proxy.log[0]["policy"] == proxy.server.version != before
+
+
+async def test_former_plans_are_let_go(make_site: Any) -> None:
+    async with (
+        Pages(make_site(index="home", page="page")) as site,
+        running(POLICY, origins={"site": site.url}) as proxy,
+    ):
+        caches = []  # each plan has one
+        for number in range(6):
+            await proxy.reload(POLICY.replace("WORD", f"word{number}"))
+            caches.append(weakref.ref(proxy.server.app.plan.cache))
+            for _ in range(3):
+                await proxy.get("/page")
+            await proxy.reload("version: 1\nroutes: nonsense\n")
+        gc.collect()
+        assert [cache() is None for cache in caches] == [True] * 5 + [False]
 
 
 async def test_reloads_under_load_lose_no_request(make_site: Any) -> None:
