@@ -1,0 +1,77 @@
+"""A real browser loads a page of a hundred files, some of them hits and some misses."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.pages import Pages
+from edgeproxy.testing import running
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+POLICY = """\
+version: 1
+origins: {site: {url: "https://you.github.io/"}}
+experiments: {hero: {weights: {plain: 1, bold: 1}}}
+cache: {rules: {all: {ttl: 1h}}}
+routes: [{name: site, experiment: hero, cache: all}]
+"""
+COUNT = 99
+TELL = """\
+<script>addEventListener("load", () => {
+  const images = [...document.images].filter(image => image.naturalWidth).length;
+  const sheets = document.styleSheets.length;
+  document.title = `${window.scripts} scripts, ${images} images, ${sheets} sheets`;
+})</script>
+"""
+
+
+def site(folder: Path) -> Path:
+    """A page with 33 scripts, 33 images and 33 style sheets, of up to 30 KB."""
+    folder.mkdir()
+    tags = []
+    for number in range(COUNT // 3):
+        filling = "x" * (number * 977)
+        for name, text, tag in (
+            (f"s{number}.js", f"window.scripts = (window.scripts || 0) + 1; // {filling}",
+             "<script src=/{}></script>"),
+            (f"i{number}.svg", '<svg xmlns="http://www.w3.org/2000/svg" width="4" height="4">'
+             f"<!-- {filling} --></svg>", "<img src=/{}>"),
+            (f"c{number}.css", f"p {{ color: red }} /* {filling} */",
+             "<link rel=stylesheet href=/{}>"),
+        ):  # fmt: skip
+            (folder / name).write_text(text)
+            tags.append(tag.format(name))
+    (folder / "index.html").write_text("<!doctype html>" + "\n".join(tags) + TELL)
+    return folder
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+async def test_a_browser_loads_all_of_a_page_with_hits_and_misses(tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    async with (
+        Pages(site(tmp_path / "site")) as pages,
+        running(POLICY, origins={"site": pages.url}) as proxy,
+    ):
+        for number in range(0, COUNT // 3, 2):  # every other script is a hit
+            await proxy.get(f"/s{number}.js")
+        await proxy.server.app.plan.cache.settled()
+        for visit in ("first", "second", "third"):
+            browser = await asyncio.create_subprocess_exec(
+                CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / visit}",
+                "--virtual-time-budget=10000", "--dump-dom", proxy.url,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            page, _ = await browser.communicate()
+            assert b"33 scripts, 33 images, 33 sheets" in page
+        assert {entry["status"] for entry in proxy.log} <= {200, 404}  # a browser asks for an icon
+        verdicts = {entry["cache"] for entry in proxy.log}
+        assert {"hit", "miss"} <= verdicts
+        assert proxy.server.accelerator.remembered > 0
