@@ -35,7 +35,6 @@ class Visit:
 
     request: Request
     client: Address
-    in_force: Plan
     status: int
     content_type: str
 
@@ -72,6 +71,7 @@ class Shadow:
     _waiting: asyncio.Queue[Visit] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
     _rehearsals: dict[str, Rehearsal] = field(default_factory=dict)
     _task: asyncio.Task[None] | None = None
+    _in_force: Plan | None = None  # now: what was when a request came may be closed already
     _visit: Visit | None = None
 
     def offer(self, exchange: Exchange, in_force: Plan) -> None:
@@ -79,8 +79,9 @@ class Shadow:
         if exchange.request.method not in _COMPARED:
             self.left_out += 1
             return
+        self._in_force = in_force
         try:
-            self._waiting.put_nowait(_visit(exchange, in_force))
+            self._waiting.put_nowait(_visit(exchange))
         except asyncio.QueueFull:
             self.dropped += 1
             return
@@ -115,8 +116,9 @@ class Shadow:
             await asyncio.sleep(REST_PER_COMPARISON * (time.monotonic() - began_s))
 
     async def _compare(self, visit: Visit) -> None:
+        assert self._in_force is not None
         self._visit = visit
-        before = await self._decided("before", visit.in_force)
+        before = await self._decided("before", self._in_force)
         after = await self._decided("after", self.candidate)
         found = differences(before, after)
         self.compared += 1
@@ -163,10 +165,10 @@ class Shadow:
         }
 
 
-def _visit(exchange: Exchange, in_force: Plan) -> Visit:
+def _visit(exchange: Exchange) -> Visit:
     response, status, kind = exchange.response, 200, None
     if response is not None and exchange.origin is not None and not exchange.error:
         status = response.status if response.status not in (206, 304) else 200
         kind = response.headers.get("content-type")
     request = replace(exchange.request, body=Body(), on_interim=None)
-    return Visit(request, exchange.client, in_force, status, kind or "text/html; charset=utf-8")
+    return Visit(request, exchange.client, status, kind or "text/html; charset=utf-8")
