@@ -19,6 +19,7 @@ from tests.docs.blocks import Block, blocks
 
 CASES = Path(__file__).resolve().parents[2] / "cases" / "policy-tests"
 SHOWN = [block for block in blocks() if (block.file_name or "").endswith("_test.yaml")]
+EXAMPLES = sorted(Path(__file__).resolve().parents[3].glob("policies/*_test.yaml"))
 SCHEMA = schema()
 
 # What a schema can say of a test without its policy, and outside the cells of a row: it cannot know
@@ -37,6 +38,11 @@ def test_it_is_a_schema() -> None:
 @pytest.mark.parametrize("block", SHOWN, ids=str)
 def test_tests_of_the_documentation_are_as_it_says(block: Block) -> None:
     assert faults(read(block.text, str(block)).plain()) == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_tests_of_the_examples_are_as_it_says(path: Path) -> None:
+    assert faults(read(path.read_bytes(), path.name).plain()) == []
 
 
 @pytest.mark.parametrize("file", sorted(CASES.glob("*_test.yaml")), ids=lambda path: path.stem)
