@@ -63,7 +63,7 @@ async def test_a_browser_loads_all_of_a_page_with_hits_and_misses(tmp_path: Path
         for number in range(0, COUNT // 3, 2):  # every other script is a hit
             await proxy.get(f"/s{number}.js")
         await proxy.server.app.plan.cache.settled()
-        for visit in ("first", "second", "third"):
+        for visit in ("first", "second", "third", "fourth"):
             browser = await asyncio.create_subprocess_exec(
                 CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / visit}",
                 "--virtual-time-budget=10000", "--dump-dom", proxy.url,
