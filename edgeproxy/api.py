@@ -12,6 +12,7 @@ from edgeproxy.caching.tiers import (
     TakesSpills,
     Tier,
 )
+from edgeproxy.claims import Below, Constraint, Outcome, Remark
 from edgeproxy.errors import ClientError, PluginError, UpstreamError
 from edgeproxy.hooks import hookimpl
 from edgeproxy.http import (
@@ -46,11 +47,13 @@ from edgeproxy.values import (
 __all__ = [
     "EVERYTHING",
     "Address",
+    "Below",
     "Body",
     "BodyTooLarge",
     "CacheControl",
     "ClientError",
     "Config",
+    "Constraint",
     "Duration",
     "Exchange",
     "Fact",
@@ -68,9 +71,11 @@ __all__ = [
     "OneOrMany",
     "Origin",
     "OriginName",
+    "Outcome",
     "Plugin",
     "PluginError",
     "PolicyView",
+    "Remark",
     "Request",
     "Response",
     "Secret",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, RootModel, model_validator
 from pydantic_core import PydanticKnownError, core_schema
 
+from edgeproxy.claims import Constraint, Outcome, Remark
 from edgeproxy.http import Exchange, Fact
 
 _DONE = {"edgeproxy": "strict"}
@@ -127,6 +128,17 @@ class Matcher[T](RootModel[T]):
         """What runs per request. Override to prepare something once; ValueError is a fault."""
         return self.matches
 
+    def constraints(self, plugin: Any) -> Sequence[Constraint]:
+        """What is asked, thing by thing: `matches` is true exactly where all of it is met.
+
+        `edgeproxy check` reasons with it. Unless overridden, all it knows is that two matchers with
+        the same value match the same.
+        """
+        kind = type(self)
+        return [
+            Constraint(f"{kind.__module__}.{kind.__qualname__} {self.root!r}", frozenset([True]))
+        ]
+
 
 class Filter(Config):
     """One entry of a route's `filters`: a plugin's hooks scoped to that route.
@@ -134,14 +146,21 @@ class Filter(Config):
     Subclass it with the fields of its block, and write as methods the hooks it acts in, named as
     in `edgeproxy.hooks`: `admit`, `route`, `cache_key`, `before_fetch`, `after_fetch`, `recover`,
     `before_send`, `finish`. `answers` says that it answers or chooses an origin for every request,
-    so that its route needs no origin.
+    so that its route needs no origin; `recovers` that its `recover` answers every failure.
+    `max_body_bytes` above 0 says that it reads that much of an answer's body into memory.
     """
 
     answers: ClassVar[bool] = False
+    recovers: ClassVar[bool] = False
+    max_body_bytes: ClassVar[int] = 0
 
     def bind(self, plugin: Any, policy: PolicyView) -> object:
         """The object whose hooks run. Override to look something up once; ValueError is a fault."""
         return self
+
+    def outcomes(self) -> Iterable[Outcome]:
+        """Other origins, other paths and redirects that it may choose, for `edgeproxy check`."""
+        return ()
 
 
 class PolicyView(Protocol):
@@ -165,6 +184,7 @@ class Plugin:
     they read the request, the client's address and facts, and no clock, counter or chance. Where
     all plugins promise it, hits are remembered and cost a tenth. What else they go by, such as a
     database that is replaced while they run, shows in `revision`, within a second.
+    `remarks` lists the codes of what `review` may remark.
     """
 
     Config: ClassVar[type[BaseModel] | None] = None
@@ -175,6 +195,7 @@ class Plugin:
     needs: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     repeatable: ClassVar[bool] = False
+    remarks: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any = None) -> None:
         self.config = config
@@ -194,3 +215,7 @@ class Plugin:
         For rehearsals: whoever is said to be in DE is in Europe. Names and values.
         """
         return {}
+
+    def review(self, filters: Sequence[Filter]) -> Iterable[Remark]:
+        """What is odd about its section; `filters` are its own, in all routes. For `check`."""
+        return ()

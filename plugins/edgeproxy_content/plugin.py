@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from edgeproxy.api import Config, Exchange, Fact, Matcher, OneOrMany, hookimpl
+from edgeproxy.api import (
+    Below,
+    Config,
+    Constraint,
+    Exchange,
+    Fact,
+    Matcher,
+    OneOrMany,
+    hookimpl,
+)
 from edgeproxy.api import Plugin as BasePlugin
 
 from .body import BodyCondition, body_test, body_values
 from .device import Device, device_of
 from .expression import MAX_LENGTH, check, expression_test, names_in, read_names
+from .implication import constraints
 from .language import TAG, covers, favourite, language_test, negotiator
 from .media import TYPE, media_test
 from .text import (
@@ -79,6 +89,9 @@ class Method(Matcher[Annotated[OneOrMany[MethodName], Field(min_length=1)]]):
         wanted = frozenset(self.root)
         return lambda exchange: exchange.request.method in wanted
 
+    def constraints(self, plugin: Any) -> Sequence[Constraint]:
+        return [Constraint("method", frozenset(self.root))]
+
 
 class Scheme(Matcher[Literal["http", "https"]]):
     """How the client reached the proxy."""
@@ -88,6 +101,9 @@ class Scheme(Matcher[Literal["http", "https"]]):
 
     def matches(self, exchange: Exchange) -> bool:
         return exchange.request.scheme == self.root
+
+    def constraints(self, plugin: Any) -> Sequence[Constraint]:
+        return [Constraint("scheme", frozenset([self.root]), frozenset(("http", "https")))]
 
 
 class Header(Matcher[FieldConditions]):
@@ -103,6 +119,9 @@ class Header(Matcher[FieldConditions]):
     def compile(self, plugin: Any) -> Test:
         return header_test(self.root)
 
+    def constraints(self, plugin: Any) -> Sequence[Constraint]:
+        return constraints("header", self.root)
+
 
 class Query(Matcher[TextConditions]):
     """Query parameters and their conditions, such as `{page: "2"}`."""
@@ -113,6 +132,9 @@ class Query(Matcher[TextConditions]):
 
     def compile(self, plugin: Any) -> Test:
         return query_test(self.root)
+
+    def constraints(self, plugin: Any) -> Sequence[Constraint]:
+        return constraints("query", self.root, several=True)
 
 
 class Cookie(Matcher[TextConditions]):
@@ -126,6 +148,9 @@ class Cookie(Matcher[TextConditions]):
 
     def compile(self, plugin: Any) -> Test:
         return cookie_test(self.root)
+
+    def constraints(self, plugin: Any) -> Sequence[Constraint]:
+        return constraints("cookie", self.root)
 
 
 class Language(Matcher[Annotated[OneOrMany[Tag], Field(min_length=1)]]):
@@ -144,6 +169,14 @@ class Language(Matcher[Annotated[OneOrMany[Tag], Field(min_length=1)]]):
         test = language_test(self.root)
         return lambda exchange: test(exchange.facts[LANGUAGE])
 
+    def constraints(self, plugin: Plugin) -> Sequence[Constraint]:
+        offered = frozenset(plugin.config.languages)
+        if not offered:  # whatever clients like
+            return [Below(LANGUAGE.name, frozenset(wanted.lower() for wanted in self.root))]
+        return [
+            Constraint(LANGUAGE.name, frozenset(filter(language_test(self.root), offered)), offered)
+        ]
+
 
 class DeviceClass(Matcher[Annotated[OneOrMany[Device], Field(min_length=1)]]):
     """What kind of device the client says it is."""
@@ -156,6 +189,9 @@ class DeviceClass(Matcher[Annotated[OneOrMany[Device], Field(min_length=1)]]):
     def compile(self, plugin: Any) -> Test:
         wanted: frozenset[str] = frozenset(self.root)
         return lambda exchange: exchange.facts[DEVICE] in wanted
+
+    def constraints(self, plugin: Any) -> Sequence[Constraint]:
+        return [Constraint(DEVICE.name, frozenset(self.root), frozenset(get_args(Device)))]
 
 
 MediaTypeName = Annotated[str, AfterValidator(_media_type)]
@@ -172,6 +208,9 @@ class MediaType(Matcher[Annotated[OneOrMany[MediaTypeName], Field(min_length=1)]
     def compile(self, plugin: Any) -> Test:
         test = media_test(self.root)
         return lambda exchange: test(exchange.request.headers.joined("accept"))
+
+    def constraints(self, plugin: Any) -> Sequence[Constraint]:
+        return [Constraint("media type", frozenset(self.root), several=True)]
 
 
 class Body(Matcher[BodyCondition]):

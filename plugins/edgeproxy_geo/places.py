@@ -41,6 +41,7 @@ COUNTRIES_OF = {
 
 CONTINENTS = frozenset(COUNTRIES_OF)
 CONTINENT_OF = {code: continent for continent, codes in COUNTRIES_OF.items() for code in codes}
+EVERY_COUNTRY = frozenset(CONTINENT_OF) | {UNKNOWN}
 
 _EU = _codes("AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK")
 # Parts of Finland and France in the Union's territory that have codes of their own (TEU, article
@@ -73,6 +74,11 @@ def country_code(code: str) -> str:
         near = [_USUAL_MISTAKES[big]] if big in _USUAL_MISTAKES else near
         hint = f"did you mean {' or '.join(near)}?" if near else "write two letters, such as FR"
     raise ValueError(f"{code!r} is no country of ISO 3166-1; {hint}")
+
+
+def continent_of(country: str) -> str:
+    """The continent that `country` lies on; XX if the country is not known."""
+    return CONTINENT_OF.get(country, UNKNOWN)
 
 
 def continent_code(code: str) -> str:

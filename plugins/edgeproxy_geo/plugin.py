@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from edgeproxy.api import (
+    Below,
     Config,
+    Constraint,
     Duration,
     Exchange,
     Fact,
@@ -76,18 +78,23 @@ class PlaceMatcher[T](Matcher[Annotated[OneOrMany[T], Field(min_length=1)]]):
         fact, test = self.fact, self.test()
         return lambda exchange: test(exchange.facts[fact])
 
+    def constraints(self, plugin: Plugin) -> Sequence[Constraint]:
+        return [Constraint(self.fact.name, frozenset(self.root))]
+
+
+def _in_countries(countries: Iterable[str]) -> Constraint:
+    return Constraint(COUNTRY.name, frozenset(countries), places.EVERY_COUNTRY)
+
 
 def _any_of(codes: Iterable[str]) -> str:
     """A pattern: shorter in an editor than 250 choices."""
     return f"^({'|'.join(sorted(codes))})$"
 
 
-_UNKNOWN_TOO = {*places.CONTINENT_OF, places.UNKNOWN}
-
 CountryCode = Annotated[
     str,
     AfterValidator(places.country_code),
-    editor_hint(_any_of(_UNKNOWN_TOO), "no country of ISO 3166-1, such as FR"),
+    editor_hint(_any_of(places.EVERY_COUNTRY), "no country of ISO 3166-1, such as FR"),
 ]
 ContinentCode = Annotated[
     str,
@@ -109,6 +116,9 @@ class Country(PlaceMatcher[CountryCode]):
 
     fact = COUNTRY
 
+    def constraints(self, plugin: Plugin) -> Sequence[Constraint]:
+        return [_in_countries(self.root)]
+
 
 class CountryGroup(PlaceMatcher[GroupName]):
     """Groups of countries: `eu`, `eea`, `schengen`."""
@@ -116,13 +126,29 @@ class CountryGroup(PlaceMatcher[GroupName]):
     fact = COUNTRY
 
     def test(self) -> Callable[[str], bool]:
-        return frozenset[str]().union(*(places.GROUPS[name] for name in self.root)).__contains__
+        return self.countries().__contains__
+
+    def countries(self) -> frozenset[str]:
+        return frozenset[str]().union(*(places.GROUPS[name] for name in self.root))
+
+    def constraints(self, plugin: Plugin) -> Sequence[Constraint]:
+        return [_in_countries(self.countries())]
 
 
 class Continent(PlaceMatcher[ContinentCode]):
     """Continents: AF, AN, AS, EU, NA, OC, SA; `XX` is one not known."""
 
     fact = CONTINENT
+
+    def constraints(self, plugin: Plugin) -> Sequence[Constraint]:
+        if plugin.knows_countries_only:
+            wanted = frozenset(self.root)
+            return [
+                _in_countries(c for c in places.EVERY_COUNTRY if places.continent_of(c) in wanted)
+            ]
+        # Another database may see a country elsewhere.
+        every = places.CONTINENTS | {places.UNKNOWN}
+        return [Constraint(CONTINENT.name, frozenset(self.root), every)]
 
 
 class Region(PlaceMatcher[RegionCode]):
@@ -133,6 +159,10 @@ class Region(PlaceMatcher[RegionCode]):
     def test(self) -> Callable[[str], bool]:
         wanted = frozenset(self.root)
         return lambda region: region in wanted or f"{region[:3]}*" in wanted
+
+    def constraints(self, plugin: Plugin) -> Sequence[Constraint]:
+        regions = frozenset(code.removesuffix("-*") for code in self.root)
+        return [Below(REGION.name, regions), _in_countries(code[:2] for code in self.root)]
 
 
 class Asn(PlaceMatcher[Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]]):
@@ -173,7 +203,7 @@ class Plugin(BasePlugin):
 
     def implied(self, name: str, value: Any) -> Mapping[str, Any]:
         if name == COUNTRY.name:
-            return {CONTINENT.name: places.CONTINENT_OF.get(value, places.UNKNOWN)}
+            return {CONTINENT.name: places.continent_of(value)}
         if name == REGION.name and "-" in value:
             country = value.partition("-")[0]
             return {COUNTRY.name: country, **self.implied(COUNTRY.name, country)}

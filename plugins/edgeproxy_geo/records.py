@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from .places import CONTINENT_OF, CONTINENTS, UNKNOWN
+from .places import CONTINENT_OF, CONTINENTS, UNKNOWN, continent_of
 
 _SUBDIVISION = re.compile(r"[A-Z0-9]{1,3}")
 _AS = re.compile(r"(?:AS)?([0-9]{1,10})")
@@ -90,7 +90,7 @@ def _continent(record: dict[str, Any], country: str) -> str:
         code = _code(record.get(key), "code")
         if code in CONTINENTS:
             return code
-    return CONTINENT_OF.get(country, UNKNOWN)
+    return continent_of(country)
 
 
 def _region(record: dict[str, Any], country: str) -> str:

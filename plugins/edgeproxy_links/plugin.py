@@ -23,6 +23,10 @@ class RewriteLinks(Filter):
     max_size: Size = "2MiB"  # type: ignore[assignment]
     """Longer pages, before or after decompression, pass as they are."""
 
+    @property
+    def max_body_bytes(self) -> int:  # type: ignore[override]
+        return self.max_size
+
     @model_validator(mode="before")
     @classmethod
     def _from_flag(cls, value: Any) -> Any:

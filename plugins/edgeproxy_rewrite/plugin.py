@@ -1,5 +1,6 @@
 """Answer with a redirect or a fixed page, or ask the origin for another path."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from edgeproxy.api import (
     FieldName,
     Filter,
     Headers,
+    Outcome,
     Response,
     Target,
     Template,
@@ -79,6 +81,9 @@ class Redirect(Filter):
             location += ("&" if "?" in location else "?") + query
         return Response(self.status, Headers.of(("location", location)))
 
+    def outcomes(self) -> Iterable[Outcome]:
+        yield Outcome(redirect=self.path or self.url, keeps_query=self.query == "keep")
+
 
 class Rewrite(Filter):
     """Ask the origin for another path; the client sees no difference."""
@@ -111,6 +116,9 @@ class Rewrite(Filter):
         if self.prefix is not None:
             path = self.prefix.rstrip("/") + path
         return target.with_path(path)
+
+    def outcomes(self) -> Iterable[Outcome]:
+        yield Outcome(path=self.path, prefix=self.prefix)
 
 
 class SpaFallback(Filter):
@@ -190,6 +198,8 @@ class _FixedAnswer:
 
 class ErrorPage(Filter, Page):
     """What a visitor sees when the origin fails and no stored copy can be served."""
+
+    recovers: ClassVar[bool] = True
 
     status: int = Field(503, ge=400, le=599)
     """The status of the answer."""

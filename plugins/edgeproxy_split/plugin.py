@@ -1,6 +1,6 @@
 """Split visitors between variants of a site, and keep each on the variant first seen."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Self
 from urllib.parse import parse_qsl
@@ -18,7 +18,9 @@ from edgeproxy.api import (
     Headers,
     Name,
     OriginName,
+    Outcome,
     PolicyView,
+    Remark,
     Response,
     Target,
     Template,
@@ -173,6 +175,18 @@ class ExperimentFilter(Filter):
                 raise ValueError(f"{self.name!r} has no variant {variant!r}; variants: {known}")
         return Split(running, self.variants)
 
+    def outcomes(self) -> Iterable[Outcome]:
+        for variant, change in self.variants.items():
+            yield Outcome(
+                split=f"experiment {self.name}",
+                case=variant,
+                origin=change.origin,
+                path=change.path,
+                prefix=change.prefix,
+                redirect=change.redirect,
+                at=("variants", variant),
+            )
+
 
 class Split:
     """An experiment on one route."""
@@ -221,7 +235,10 @@ class Split:
         return "&".join(kept) or None
 
     def cache_key(self, exchange: Exchange) -> Iterable[tuple[str, str]]:
-        return [(self.running.variant.name, self._variant(exchange))]
+        yield self.running.variant.name, self._variant(exchange)
+        for value in self._change(exchange).request_headers.values():
+            for name in value.facts:
+                yield name, str(exchange.facts.named(name))
 
     def before_fetch(self, exchange: Exchange, request: api.Request) -> None:
         for name, value in self._change(exchange).request_headers.items():
@@ -244,6 +261,7 @@ class Plugin(api.Plugin):
     section = "experiments"
     filters = {"experiment": ExperimentFilter}
     needs = ("content",)  # for the fact that tells bots
+    remarks = ("unused-experiment", "variant-without-weight")
 
     def __init__(self, config: Experiments) -> None:
         super().__init__(config)
@@ -261,3 +279,20 @@ class Plugin(api.Plugin):
     def annotate(self, exchange: Exchange) -> None:
         for running in self.experiments.values():
             running.annotate(exchange)
+
+    def review(self, filters: Sequence[Filter]) -> Iterable[Remark]:
+        used = {each.name for each in filters if isinstance(each, ExperimentFilter)}
+        for name, running in self.experiments.items():
+            if name not in used:
+                reason = f"no route has the experiment {name!r}, so nobody takes part in it"
+                fix = f"write `experiment: {name}` on a route, or remove it"
+                yield Remark("unused-experiment", (name,), reason, fix)
+            yield from _without_weight(name, running.spec.weights)
+
+
+def _without_weight(name: str, weights: Mapping[str, float]) -> Iterable[Remark]:
+    for variant, weight in weights.items():
+        if not weight:
+            reason = f"nobody is given the variant {variant!r} of {name!r}: its weight is 0"
+            fix = "give it a weight, or remove it once no visitor has its cookie any more"
+            yield Remark("variant-without-weight", (name, "weights", variant), reason, fix)

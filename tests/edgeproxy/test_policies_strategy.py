@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 
 from edgeproxy.plan import compile_plan
 from edgeproxy.policy.load import parse
@@ -11,6 +11,7 @@ from edgeproxy.routing import find
 from tests.policies_strategy import CLIENTS, Plain, Visit, policies, visits
 
 
+@settings(deadline=None)
 @given(policies(), visits())
 def test_every_policy_loads_and_can_be_visited(policy: Plain, visit: Visit) -> None:
     plan = compile_plan(parse(write(policy)))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy_split.buckets import variant_of
+from edgeproxy_split.plugin import ExperimentFilter, Experiments, Plugin
 
 BOT = "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)"
 
@@ -183,6 +184,27 @@ async def test_variants_have_entries_of_their_own_also_where_nothing_differs(jou
     assert trip.exchange.cache_verdict == "hit"
     assert "private" in (trip.header("cache-control") or "")
     assert "cookie" in (trip.header("vary") or "")
+
+
+async def test_facts_that_a_variant_sends_to_the_origin_keep_answers_apart(journeys: Any) -> None:
+    go = journeys(policy('{request_headers: {x-device: "${content.device}"}}'))
+    phone = {"user_agent": "Mozilla/5.0 (iPhone) Mobile"}
+    assert (await go("/x", **BOLD)).exchange.cache_verdict == "miss"
+    assert (await go("/x", **BOLD, **phone)).exchange.cache_verdict == "miss"
+    assert (await go("/x", **BOLD, **phone)).exchange.cache_verdict == "hit"
+    assert (await go("/x", **PLAIN)).exchange.cache_verdict == "miss"
+    assert (await go("/x", **PLAIN, **phone)).exchange.cache_verdict == "hit"  # sends no such field
+
+
+def test_what_is_odd_about_experiments_is_remarked() -> None:
+    weights = {"hero": {"weights": {"a": 1, "b": 0}}, "nav": {"weights": {"a": 1, "b": 1}}}
+    plugin = Plugin(Experiments.model_validate(weights))
+    remarks = list(plugin.review([ExperimentFilter(name="nav"), ExperimentFilter(name="nav")]))
+    assert [(remark.code, remark.at) for remark in remarks] == [
+        ("unused-experiment", ("hero",)),
+        ("variant-without-weight", ("hero", "weights", "b")),
+    ]
+    assert {remark.code for remark in remarks} == set(Plugin.remarks)
 
 
 async def test_the_forcing_query_is_taken_out_of_what_is_asked(journeys: Any) -> None:
