@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from edgeproxy import __version__, explain, log, pages, policytest, remote, starter, warm
+from edgeproxy import __version__, check, explain, log, pages, policytest, remote, starter, warm
 from edgeproxy.addresses import BadAddress
 from edgeproxy.errors import PluginError, PolicyError
 from edgeproxy.http import Fetch
@@ -68,15 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--watch", action="store_true", help="reload when a policy file changes")
     run.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
 
-    check = commands.add_parser("check", help="report every fault of policies, exit 2 if any")
-    check.set_defaults(command=_check)
-    check.add_argument("policy", nargs="+", type=Path, help="policy files, or folders of them")
-    check.add_argument("--expand", action="store_true", help="print the long form as well")
-    check.add_argument(
-        "--online",
-        action="store_true",
-        help="also ask each origin once: redirect loops, a wrong base path, certificates",
-    )
+    check.add_command(commands)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of policies, for editors")
     schema.set_defaults(command=_schema)
@@ -136,31 +128,6 @@ def _run(options: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         pass
-    return 0
-
-
-def _check(options: argparse.Namespace) -> int:
-    from edgeproxy.plan import compile_plan
-    from edgeproxy.policy.load import load
-    from edgeproxy.policy.source import write
-    from edgeproxy.policytest.cases import find_files, read_cases
-
-    policy = load(options.policy)
-    plan = compile_plan(policy)
-    tests = len(read_cases(find_files(options.policy), plan))
-    if options.online:
-        from edgeproxy.engine.probe import probe
-
-        troubles = asyncio.run(probe(plan.origins.values()))
-        if troubles:
-            print("\n".join(troubles), file=sys.stderr)
-            return 2
-    if options.expand:
-        print(write(policy.expanded), end="")
-    else:
-        found = f"{len(policy.routes)} routes" + (f", {tests} tests" if tests else "")
-        names = ", ".join(plugin.name for plugin in policy.plugins)
-        print(f"policy {policy.version} is good: {found}; plugins: {names}")
     return 0
 
 

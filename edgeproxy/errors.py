@@ -1,7 +1,7 @@
 """The four failures of edgeproxy, named for who must act."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,15 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
+
+    def without(self, secrets: Iterable["Place"]) -> "Place":
+        """The same with stars for each of `secrets` in its line, which may end up in a log."""
+        text = self.text
+        for secret in secrets if text else ():
+            if (secret.file, secret.line) == (self.file, self.line):
+                start, end = secret.column - 1, secret.column - 1 + secret.width
+                text = text[:start] + "*" * (end - start) + text[end:]
+        return replace(self, text=text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,10 +173,10 @@ def literal_segments(path: PathMatch | None) -> tuple[str, ...]:
     if path is None or path.regex is not None:
         return ()
     if path.prefix is not None:
-        return tuple(_canonical(path.prefix).rstrip("/").split("/")[1:])
+        return tuple(canonical_pattern(path.prefix).rstrip("/").split("/")[1:])
     pattern = path.exact if path.exact is not None else path.glob
     assert pattern is not None
-    segments = _canonical(pattern).split("/")[1:]
+    segments = canonical_pattern(pattern).split("/")[1:]
     if path.exact is not None:
         return tuple(segments)
     for index, segment in enumerate(segments):
@@ -195,14 +195,14 @@ def compile_path(path: PathMatch | None) -> PathTest:
     if path is None:
         return lambda _: ()
     if path.exact is not None:
-        exact = _canonical(path.exact)
+        exact = canonical_pattern(path.exact)
         return lambda candidate: () if candidate == exact else None
     if path.prefix is not None:
-        return _below(_canonical(path.prefix).rstrip("/"))
+        return _below(canonical_pattern(path.prefix).rstrip("/"))
     if path.regex is not None:
         return _regex(path.regex)
     assert path.glob is not None
-    glob = _canonical(path.glob)
+    glob = canonical_pattern(path.glob)
     if "*" not in glob:
         return lambda candidate: () if candidate == glob else None
     if glob.endswith("/**") and "*" not in glob[:-3]:
@@ -251,7 +251,7 @@ def _glob_to_regex(glob: str) -> str:
     return "".join(parts) + ("(?:/(.*))?" if tail else "")
 
 
-def _canonical(pattern: str) -> str:
+def canonical_pattern(pattern: str) -> str:
     """A pattern spelled as `normalise_path` spells paths: `/über/**` meets `/%C3%BCber/`."""
     try:
         return normalise_path(pattern, encoded_slashes=True)

@@ -92,20 +92,10 @@ def in_order(faults: Iterable[Fault], files: Sequence[str]) -> list[Fault]:
 
     ordered = sorted(dict.fromkeys(faults), key=position)
     secrets = [fault.place for fault in ordered if fault.code == "secret-as-value" and fault.place]
-    return [_blotted(fault, secrets) for fault in ordered] if secrets else ordered
-
-
-def _blotted(fault: Fault, secrets: Iterable[Place]) -> Fault:
-    """`fault` with stars for each of `secrets` in its line, which may end up in a log."""
-    place = fault.place
-    if place is None or not place.text:
-        return fault
-    text = place.text
-    for secret in secrets:
-        if (secret.file, secret.line) == (place.file, place.line):
-            start, end = secret.column - 1, secret.column - 1 + secret.width
-            text = text[:start] + "*" * (end - start) + text[end:]
-    return replace(fault, place=replace(place, text=text))
+    return [
+        replace(fault, place=fault.place.without(secrets)) if fault.place else fault
+        for fault in ordered
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +136,7 @@ class _Binder:
             core=core,
             cache=cache,
             routes=tuple(route for route in bound if route is not None),
+            filters=filters,
             plugins=tuple(self.plugins.values()),
             version=_version(expanded),
             sources=files,

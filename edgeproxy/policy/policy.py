@@ -59,7 +59,8 @@ class BoundFilter:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route, and the block that it stands in. `place` is its name."""
+    """A route, and the block that it stands in. `filters` begin with those of every route, and
+    `place` is its name."""
 
     core: RouteCore
     matches: tuple[Match, ...]
@@ -72,13 +73,14 @@ class Route:
 class Policy:
     """`version` is 12 hex digits of the hash of what was read; `expanded` the long form as data.
 
-    `sources` are the files, or what stands for them: reading them again gives the same policy.
-    `root` is what they say as one block, with places.
+    `filters` are those of every route. `sources` are the files, or what stands for them: reading
+    them again gives the same policy; `root` is what they say as one block, with places.
     """
 
     core: PolicyCore
     cache: CacheConfig
     routes: tuple[Route, ...]
+    filters: tuple[BoundFilter, ...]
     plugins: tuple[LoadedPlugin, ...]
     version: str
     sources: tuple[Source, ...]

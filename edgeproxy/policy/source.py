@@ -103,6 +103,11 @@ def read(raw: bytes | str, file: str) -> Node:
     return _Reader(file, _decoded(raw, file)).document()
 
 
+def line_texts(text: str) -> list[str]:
+    """The lines of a file, as places count them."""
+    return _LINE_BREAK.split(text)
+
+
 def _decoded(raw: bytes | str, file: str) -> str:
     data = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
     start = Place(file, 1, 1)
@@ -154,7 +159,7 @@ class _Reader:
     nodes: int = 0
 
     def __post_init__(self) -> None:
-        self.lines = _LINE_BREAK.split(self.text)
+        self.lines = line_texts(self.text)
 
     def document(self) -> Node:
         root: Node | None = None
