@@ -1,8 +1,11 @@
 """Tests of policies, in YAML beside them: `edgeproxy test`, and what a reload asks first.
 
 `command` the command line -> `suite` a policy with its cases -> `cases` from files to cases, in the
-words of `language` -> `visits` requests, decided by a rehearsal -> `verdicts` what was expected,
-`coverage` which rules that got to -> `report` lines, JSON, JUnit XML.
+words of `language` and its `values` -> `visits` requests, decided by a rehearsal -> `verdicts` what
+was expected, `coverage` which rules that got to -> `report` lines, JSON, JUnit XML.
+
+`mutation` whether the tests would notice -> `mutants` policies that are a little off -> `slips` how
+any model can be, `overlaps` which routes can change places.
 """
 
 from __future__ import annotations

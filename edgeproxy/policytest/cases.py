@@ -18,7 +18,8 @@ from edgeproxy.policy.faults import check
 from edgeproxy.policy.files import Source, read_all, sources
 from edgeproxy.policy.load import in_order
 from edgeproxy.policy.source import Entry, Node, near, shown
-from edgeproxy.policytest.language import PolicyTest, PolicyTests, Visit, context, one_request
+from edgeproxy.policytest.language import PolicyTest, PolicyTests, Visit, one_request
+from edgeproxy.policytest.values import context
 
 # Blocks that a row adds to, key by key; it takes the place of all else that the test says.
 _JOINED = frozenset((
@@ -123,7 +124,7 @@ class _Reader:
             name = test.get("name")
             named = name is not None and isinstance(name.value, str)
             label = f"test {shown(name.value)}" if name and named else f"test {number}"
-            for node, row in self._rows(test, label):
+            for node, row in self._rows(self._without_empty(test, label), label):
                 case = self._case(node, label, row, file.site if file else "")
                 if case is not None:
                     yield case
@@ -154,6 +155,21 @@ class _Reader:
         if compared is None:
             return [own]
         return [_laid_over(own, _as_request(one)) for one in compared.items]
+
+    def _without_empty(self, node: Node, label: str) -> Node:
+        """`node` without keys that have no value: it would quietly be as if they were not there."""
+        block: dict[str, Entry] = {}
+        for key, entry in node.block.items():
+            if entry.node.value is None:
+                self.faults.append(
+                    Fault("bad-value", f"key {shown(key)} of {label} has no value", entry.key)
+                )
+            else:
+                block[key] = Entry(entry.key, self._without_empty(entry.node, label))
+        if isinstance(node.value, dict):
+            return Node(node.place, block)
+        items = [self._without_empty(item, label) for item in node.items]
+        return Node(node.place, items) if isinstance(node.value, list) else node
 
     # -------------------------------------------------------------- rows
 

@@ -12,6 +12,7 @@ from edgeproxy.policytest.verdicts import Result, failures
 from edgeproxy.policytest.visits import Trial
 
 MAX_MUTANTS = 2000
+MAX_DECISIONS = 500_000  # for all of them: about two minutes, reached by tests of many visitors
 
 type Progress = Callable[[int, int, int], None]
 """Is told how many mutants are done, of how many, and how many of them nobody noticed."""
@@ -21,7 +22,7 @@ type Progress = Callable[[int, int, int], None]
 class Score:
     """`survivors` are the mutants that no test noticed, in the order of the files.
 
-    `made` were tried, of all that there are; more than MAX_MUTANTS never are.
+    `made` were tried; `left_out` were too many.
     """
 
     made: int
@@ -39,7 +40,12 @@ class Score:
 
 
 async def score(
-    plan: Plan, found: Sequence[Mutant], results: Sequence[Result], progress: Progress
+    plan: Plan,
+    found: Sequence[Mutant],
+    results: Sequence[Result],
+    progress: Progress,
+    *,
+    max_decisions: int = MAX_DECISIONS,
 ) -> Score:
     """Run the tests, all of which pass, on each mutant of `plan`, until one of them fails.
 
@@ -47,18 +53,20 @@ async def score(
     """
     chosen = found[:: -(-len(found) // MAX_MUTANTS)] if found else []
     tests = _Tests(plan, results)
-    survivors: list[Mutant] = []
-    made = 0
-    for number, mutant in enumerate(chosen):
-        progress(number, len(chosen), len(survivors))
-        noticed = await tests.notice(mutant)
-        made += noticed is not None
-        if noticed is False:
-            survivors.append(mutant)
-    progress(len(chosen), len(chosen), len(survivors))
+    answers: list[tuple[Mutant, bool | None]] = []
+    missed = 0
+    for mutant in chosen:
+        if tests.decisions > max_decisions:
+            break
+        progress(len(answers), len(chosen), missed)
+        answers.append((mutant, await tests.notice(mutant)))
+        missed += answers[-1][1] is False
+    progress(len(chosen), len(chosen), missed)
+    survivors = [mutant for mutant, noticed in answers if noticed is False]
+    made = sum(noticed is not None for _, noticed in answers)
     files = plan.policy.files
     survivors.sort(key=lambda one: (files.index(one.place.file), one.place.line, one.place.column))
-    return Score(made, tuple(survivors), len(found) - len(chosen))
+    return Score(made, tuple(survivors), len(found) - len(answers))
 
 
 class _Tests:
@@ -71,6 +79,7 @@ class _Tests:
         self._tests = [
             (result.case, frozenset(numbers[name] for name in result.routes)) for result in results
         ]
+        self.decisions = 0  # made so far
 
     async def notice(self, mutant: Mutant) -> bool | None:
         """Whether a test fails on `mutant`; None if no policy is like it."""
@@ -80,7 +89,9 @@ class _Tests:
             return None
         trial = Trial(plan)
         for case in self._in_turn(mutant):
-            for _ in failures(case, await trial.decisions(case), plan):
+            decisions = await trial.decisions(case)
+            self.decisions += len(decisions)
+            if next(failures(case, decisions, plan), None) is not None:
                 return True
         return False
 

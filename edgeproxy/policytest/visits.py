@@ -12,7 +12,8 @@ from edgeproxy.explain.arriving import arriving
 from edgeproxy.http import Body, Exchange, Facts, Headers, Origin, Request, Response
 from edgeproxy.plan import Plan
 from edgeproxy.policytest.cases import Case
-from edgeproxy.policytest.language import Answer, Visit, fields_of, visitor_address
+from edgeproxy.policytest.language import Answer, Visit
+from edgeproxy.policytest.values import fields_of
 from edgeproxy.trace import Trace
 
 
@@ -58,9 +59,14 @@ class Trial:
 
 def _peers(case: Case, visit: Visit) -> Iterator[str]:
     if case.test.visitors:
-        yield from map(visitor_address, range(case.test.visitors))
+        yield from map(_visitor_address, range(case.test.visitors))
     else:
         yield visit.sender or "127.0.0.1"
+
+
+def _visitor_address(number: int) -> str:
+    """The address of one of many visitors: from a network that no country has (RFC 2544)."""
+    return f"198.18.{number >> 8}.{number & 255}"
 
 
 def _fields(visit: Visit) -> Headers:

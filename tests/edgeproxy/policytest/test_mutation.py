@@ -259,6 +259,16 @@ def test_there_is_an_end_to_mutants() -> None:
     assert "more were not tried" in str(result)
 
 
+def test_there_is_an_end_to_visitors(tmp_path: Path) -> None:
+    tests = "  - {name: a, get: /, visitors: 600, expect: {shares: {origin: {pages: 100}}}}\n"
+    found = suite(tmp_path, tests, SMALL)
+    all_mutants = tuple(mutants(found.plan))
+    results = found.run().results
+    few = asyncio.run(score(found.plan, all_mutants, results, lambda *_: None, max_decisions=1000))
+    assert few.made + few.left_out == len(all_mutants)
+    assert 0 < few.left_out < len(all_mutants)
+
+
 def test_progress_is_told(tmp_path: Path) -> None:
     found = suite(tmp_path, ROUGH, SMALL)
     told: list[tuple[int, int, int]] = []
