@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -287,18 +290,46 @@ async def test_a_stale_copy_is_served_and_a_missing_one_is_explained(
             assert "edgeproxy; error=" in missing.headers["proxy-status"]
 
 
-async def test_a_stale_copy_is_served_when_the_name_is_gone() -> None:
+async def test_copies_stand_in_while_the_name_of_the_origin_cannot_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a restart, when nothing is known of its address any more."""
+
     async def fine(request: web.Request) -> web.Response:
         return page(cache_control="max-age=0", etag='"a"')
 
-    async with serving(fine) as app, running(POLICY, origins={"app": app.url}) as proxy:
-        await proxy.get("/")
-        assert proxy.policy_file is not None
-        gone = POLICY.replace("http://127.0.0.1:1/", "http://gone.invalid/")
-        proxy.server._origins = ()
-        await proxy.reload(gone)
-        missing = await proxy.get("/missing")
-        assert "error=dns_error" in missing.headers["proxy-status"]
+    is_known = True
+    loop = asyncio.get_running_loop()
+    find = loop.getaddrinfo
+
+    async def resolve(host: str, port: int, **how: Any) -> Any:
+        if host != "app.example":
+            return await find(host, port, **how)
+        if not is_known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return await find("127.0.0.1", port, **how)
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    async with serving(fine) as app:
+        policy = POLICY.replace("http://127.0.0.1:1/", app.url.replace("127.0.0.1", "app.example"))
+        policy = policy.replace("memory: {}", f'disk: {{path: "{tmp_path}/cache"}}')
+        fields = {"host": "site.example"}
+        async with running(policy) as proxy:
+            assert (await proxy.get("/", headers=fields)).body == b"page"
+        is_known = False
+        async with running(policy) as proxy:
+            for _ in range(5):
+                reply = await proxy.get("/", headers=fields)
+                assert (reply.status, reply.body) == (200, b"page")
+                assert "error=dns_error" in reply.headers["proxy-status"]
+            assert "detail=origin_down" in reply.cache_status
+            missing = await proxy.get("/missing", headers=fields)
+            assert missing.status == 502
+            assert "error=dns_error" in missing.headers["proxy-status"]
+            is_known = True
+            assert (await proxy.get("/missing", headers=fields)).status == 200
+            assert "proxy-status" not in (await proxy.get("/", headers=fields)).headers
+        assert app.asked == ["GET /", "GET /missing", "GET /"]
 
 
 async def test_stale_while_revalidate_asks_once() -> None:
