@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from edgeproxy import log as access_log
 from edgeproxy.caching.cache import Cache
@@ -17,6 +17,15 @@ from edgeproxy.live import Live, LivePlans
 from edgeproxy.pipeline import each, handle
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.policy import LoadedPlugin, Policy
+
+
+class Recorder(Protocol):
+    """Whoever writes down each exchange, and what origins said to it."""
+
+    def tapped(self, exchange: Exchange, fetch: Fetch) -> Fetch:
+        """`fetch`, overheard."""
+
+    def finish(self, exchange: Exchange) -> None: ...
 
 
 class App:
@@ -32,6 +41,7 @@ class App:
     def __init__(self, fetch: Fetch, write: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.fetch = fetch
         self.candidate: Candidate | None = None
+        self.recorder: Recorder | None = None
         self.purges = Purges()
         self.health = Health(time.time)
         self._write = write
@@ -132,8 +142,11 @@ class App:
         `fetch` stands in for the app's own, for an engine that wants to have a part in it.
         """
         plan = self.plan_for(exchange)
+        fetch = fetch or self.fetch
+        if self.recorder is not None:
+            fetch = self.recorder.tapped(exchange, fetch)
         try:
-            response = await handle(exchange, plan, fetch or self.fetch)
+            response = await handle(exchange, plan, fetch)
         except BaseException:
             self._plans.end(exchange)
             raise
@@ -146,6 +159,8 @@ class App:
         live = self._plans.of(exchange) or self._in_force
         assert live is not None
         exchange.policy = exchange.policy or live.plan.version
+        if self.recorder is not None:
+            self.recorder.finish(exchange)
         if self._write is None and not live.plan.phases.finish and self.candidate is None:
             self._plans.end(exchange)
             return

@@ -11,10 +11,26 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from edgeproxy import __version__, check, explain, log, pages, policytest, remote, starter, warm
+from pydantic import ValidationError
+
+from edgeproxy import (
+    __version__,
+    check,
+    explain,
+    log,
+    pages,
+    policytest,
+    remote,
+    replay,
+    review,
+    starter,
+    warm,
+)
 from edgeproxy.addresses import BadAddress
 from edgeproxy.errors import PluginError, PolicyError
 from edgeproxy.http import Fetch
+from edgeproxy.policy.model import RecordConfig
+from edgeproxy.traffic import FlowReader
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +58,40 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="serve a site as policies say")
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_run, output=None)
+    _add_serving(run)
+    record = commands.add_parser("record", help="serve as run does, and record the requests")
+    record.set_defaults(command=_run)
+    _add_serving(record)
+    add = record.add_argument
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the flow file")
+    add("--sample", default="1", metavar="SHARE", help="of the clients, above 0 and up to 1")
+    add("--max-size", default="1GiB", metavar="SIZE", help="stop recording there")
+    add("--redact", action="append", default=[], metavar="NAME", help="redact this field, too")
+    check.add_command(commands)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of policies, for editors")
+    schema.set_defaults(command=_schema)
+    schema.add_argument("--tests", action="store_true", help="of tests of policies (*_test.yaml)")
+
+    policytest.add_command(commands)
+    explain.add_command(commands, _network)
+    replay.add_command(commands, _flows)
+    review.add_command(commands, _flows)
+    starter.add_command(commands)
+    remote.add_commands(commands)
+    warm.add_command(commands)
+
+    preview = commands.add_parser("pages", help="serve a built site as GitHub Pages would")
+    preview.set_defaults(command=pages.main)
+    pages.add_arguments(preview)
+
+    plugins = commands.add_parser("plugins", help="list installed plugins and what they add")
+    plugins.set_defaults(command=_plugins)
+    return parser
+
+
+def _add_serving(run: argparse.ArgumentParser) -> None:
     run.add_argument("policy", nargs="*", type=Path, help="policy files, or folders of them")
     for option, what in (("--listen", "HTTP"), ("--listen-tls", "HTTPS")):
         run.add_argument(
@@ -68,25 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--watch", action="store_true", help="reload when a policy file changes")
     run.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
 
-    check.add_command(commands)
 
-    schema = commands.add_parser("schema", help="print the JSON Schema of policies, for editors")
-    schema.set_defaults(command=_schema)
-    schema.add_argument("--tests", action="store_true", help="of tests of policies (*_test.yaml)")
+def _flows() -> FlowReader:
+    """What reads flow files."""
+    from edgeproxy.engine.flows import flows
 
-    policytest.add_command(commands)
-    explain.add_command(commands, _network)
-    starter.add_command(commands)
-    remote.add_commands(commands)
-    warm.add_command(commands)
-
-    preview = commands.add_parser("pages", help="serve a built site as GitHub Pages would")
-    preview.set_defaults(command=pages.main)
-    pages.add_arguments(preview)
-
-    plugins = commands.add_parser("plugins", help="list installed plugins and what they add")
-    plugins.set_defaults(command=_plugins)
-    return parser
+    return flows
 
 
 @contextlib.asynccontextmanager
@@ -113,13 +149,19 @@ def _run(options: argparse.Namespace) -> int:
     if not options.policy and not options.origin:
         print("edgeproxy run: name a policy, or a site with --origin URL", file=sys.stderr)
         return 2
+    try:
+        record = _recording(options)
+    except ValueError as error:
+        print(f"edgeproxy record: {error}", file=sys.stderr)
+        return 2
     log.set_up(options.log_level)
     plain = options.listen if options.listen or options.listen_tls else ["127.0.0.1:8080"]
     try:
         listen = listen_addresses(plain, options.listen_tls, passed_sockets())
         server = Server(
-            options.policy, options.origin, listen=listen, access_log=options.access_log
-        )
+            options.policy, options.origin, listen=listen, access_log=options.access_log,
+            record=record,
+        )  # fmt: skip
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             watch = Watch(options.policy) if options.watch and options.policy else None
             runner.run(run(server, Notify(), watch))
@@ -129,6 +171,21 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         pass
     return 0
+
+
+def _recording(options: argparse.Namespace) -> RecordConfig | None:
+    """What the options say of a recording. ValueError for what a policy could not say."""
+    if options.output is None:
+        return None
+    try:
+        sample = float(options.sample)
+        return RecordConfig.model_validate(
+            {"path": options.output, "sample": sample, "max_size": options.max_size,
+             "redact": tuple(options.redact)}
+        )  # fmt: skip
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{first['loc'][0]}: {first['msg']}") from None
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -107,7 +107,7 @@ class Accelerator:
         recall, candidate = self._recall, self._app.candidate
         if recall is None or recall.plan is not self._app.plan:
             return None
-        if candidate is not None and not candidate.is_behind:
+        if self._app.recorder is not None or (candidate is not None and not candidate.is_behind):
             return None
         now_s = time.time()
         found = recall.find(who, line, tail, now_s)
@@ -153,6 +153,7 @@ class Accelerator:
             Headers([(b"Host", head.authority), *head.fields]),
         )
         is_alone = exchange.request.query is not None or not head.keep_alive
+        is_alone = is_alone or self._app.recorder is not None  # who has to see every exchange
         if not tail or is_alone or not recall.is_able or self._app.candidate is not None:
             return Begun(self._app, exchange)
         visitor = recall.meet(who, tail, exchange)

@@ -14,15 +14,17 @@ from edgeproxy.addresses import BadAddress
 from edgeproxy.admin import Admin, routes
 from edgeproxy.app import App
 from edgeproxy.engine.accelerator import Accelerator
+from edgeproxy.engine.flows import written
 from edgeproxy.engine.front import Front, FrontSettings, Peer
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.mitm import Core
 from edgeproxy.engine.pipe import PipeEnd, duplex
+from edgeproxy.engine.recording import Recording
 from edgeproxy.engine.upstream import Upstream
 from edgeproxy.errors import PolicyError
 from edgeproxy.log import AccessLog
 from edgeproxy.policy.installed import Registry
-from edgeproxy.policy.model import Limits
+from edgeproxy.policy.model import Limits, RecordConfig
 from edgeproxy.policy.policy import Policy
 from edgeproxy.rollout import PolicyFiles, Rollout
 
@@ -41,7 +43,9 @@ class Server:
         access_log: str = "auto",
         write: Callable[[dict[str, Any]], None] | None = None,
         registry: Registry | None = None,
+        record: RecordConfig | None = None,
     ) -> None:
+        """`record` holds whatever the policies say of it."""
         self._listen = listen
         if write is None and access_log != "off":
             write = AccessLog(sys.stdout, access_log).write
@@ -51,6 +55,8 @@ class Server:
         self.rollout = Rollout(self.app, files, self._follow)
         self.admin = Admin(routes(self.rollout))
         self.accelerator = Accelerator(self.app)
+        self._record = record
+        self._recording: Recording | None = None
         self._core: Core | None = None
         self._front: Front | None = None
         self._front_settings = FrontSettings(Limits())
@@ -68,6 +74,7 @@ class Server:
         try:
             await self.rollout.start()
             await self.admin.follow(self.app.plan.policy.core.admin)
+            self._record_as(self.app.plan.policy)
             self._core = Core(self.app)
             self._front = Front(self._connect, self._settings, self.accelerator)
             self._warn_of_certificates()
@@ -87,6 +94,7 @@ class Server:
         await asyncio.gather(*self._streams, return_exceptions=True)
         await self.rollout.close()
         await self.app.close()
+        self._end_recording()
         await self._upstream.close()
 
     async def reload(self, by: str = "reload") -> None:
@@ -98,9 +106,30 @@ class Server:
         """Do what `policy`, which is in force now, says of this process."""
         self._warn_of_certificates()
         try:
+            self._record_as(policy)
+        except BadAddress as error:
+            log.error("nothing is recorded: %s", error)
+        try:
             await self.admin.follow(policy.core.admin)
         except BadAddress as error:
             log.error("the admin listener stays as it was: %s", error)
+
+    def _record_as(self, policy: Policy) -> None:
+        """Record what `policy` wants recorded. BadAddress if the file cannot be written."""
+        wanted = self._record or policy.core.record
+        if self._recording is not None and self._recording.config == wanted:
+            return
+        self._end_recording()
+        if wanted is not None:
+            try:
+                self.app.recorder = self._recording = Recording(wanted, written)
+            except OSError as error:
+                raise BadAddress(f"cannot record into {wanted.path}: {error.strerror}") from None
+
+    def _end_recording(self) -> None:
+        recording, self._recording, self.app.recorder = self._recording, None, None
+        if recording is not None:
+            recording.close()
 
     def _warn_of_certificates(self) -> None:
         if self.app.plan.tls is not None:

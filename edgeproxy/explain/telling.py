@@ -41,6 +41,22 @@ def tell(explanation: Explanation, *, colours: bool = False) -> str:
     return "\n".join(_Teller(colours).lines(explanation)) + "\n"
 
 
+def in_short(explanation: Explanation) -> str:
+    """The route and why it was taken, what answers, and what the cache makes of it: one line."""
+    if explanation.route is None:
+        said = f"{explanation.answered_by} answers" if explanation.answered_by else "no route"
+        return f"{said}; status {explanation.answer.status}"
+    taken = explanation.routes[-1]
+    upstream = explanation.upstream
+    origin = f"origin {upstream.origin}" if upstream and not explanation.answered_by else ""
+    parts = (
+        f"route {taken.name}, {taken.place}: {'; '.join(_outcome(taken))}",
+        f"{explanation.answered_by} answers" if explanation.answered_by else origin,
+        f"cache: {explanation.caching.code}",
+    )
+    return "; ".join(part for part in parts if part)
+
+
 class _Teller:
     def __init__(self, colours: bool) -> None:
         self._colours = colours

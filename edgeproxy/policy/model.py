@@ -172,6 +172,21 @@ class StateConfig(Config):
     """How many are kept."""
 
 
+class RecordConfig(Config):
+    """A recording of requests and the heads of their answers, to be replayed against policies."""
+
+    path: Path
+    """The flow file; what it holds is kept, and new requests are written behind it."""
+    sample: float = Field(default=1.0, gt=0, le=1)
+    """The share of the clients whose requests are recorded, the same clients all the time."""
+    max_size: Size = "1GiB"  # type: ignore[assignment]
+    """Recording ends when the file has this size."""
+    redact: tuple[str, ...] = ()
+    """Fields and query parameters that are redacted besides those that always are."""
+    keep_cookies: tuple[str, ...] = ("ep_*",)
+    """Cookies whose values are recorded, as globs: those that decide what is served."""
+
+
 class TlsConfig(Config):
     """What listeners for HTTPS show, and what they take."""
 
@@ -280,6 +295,8 @@ class PolicyCore(Config):
     """Certificates for `--listen-tls`."""
     state: StateConfig = StateConfig()
     """What is kept of policies that were in force."""
+    record: RecordConfig | None = None
+    """A recording of requests, to be replayed; none without this section."""
     filters: tuple[Any, ...] = ()
     """Filters of every route, before its own."""
     routes: tuple[Any, ...] = ()

@@ -107,7 +107,7 @@ def test_toml_parses(block: Block) -> None:
 )
 def test_command_prints_what_is_shown(block: Block, tmp_path: Path) -> None:
     for other in blocks(block.page):
-        if other.language == "yaml" and other.file_name:
+        if other.language in ("yaml", "text") and other.file_name:
             (tmp_path / other.file_name).write_text(other.text)
     environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHON_COLORS": "0"}
     for command, shown in commands(block):

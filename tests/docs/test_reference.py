@@ -23,6 +23,7 @@ from edgeproxy.policy.model import (
     OriginConfig,
     PathMatch,
     PolicyCore,
+    RecordConfig,
     RouteCore,
     StateConfig,
     TlsConfig,
@@ -88,7 +89,9 @@ def test_every_command_has_a_section() -> None:
     assert headings == list(subcommands())
 
 
-@pytest.mark.parametrize("command", ["run", "check", "schema", "test", "init", "warm", "explain"])
+@pytest.mark.parametrize(
+    "command", ["run", "check", "schema", "test", "init", "warm", "explain", "replay", "plan"]
+)
 def test_options_are_those_of_the_parser(command: str) -> None:
     rows = table("cli.md", f"## `edgeproxy {command}`")
     documented = {first_code(row[0]).partition(" ")[0]: first_code(row[1]) for row in rows}
@@ -157,6 +160,7 @@ def test_plugins_are_those_that_ship() -> None:
         ("policy.md", "## Admin", AdminConfig),
         ("tls.md", "# TLS", TlsConfig),
         ("reload.md", "## Go back", StateConfig),
+        ("replay.md", "## Record", RecordConfig),
         ("tls.md", "## Certificates", CertificateConfig),
         ("limits.md", "## Clients", Limits),
         ("plugins/headers.md", "# Headers: edit them on either side", Edits),
