@@ -20,7 +20,7 @@ ifneq ($(shell cat .venv/.root 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs bench differential bench-curves conformance curves soak soak-kill
+.PHONY: help setup demo test check format docs bench differential agreement bench-curves conformance curves soak soak-kill
 .PHONY: policy-size soak-reload soak-open wheel clean distclean requirements language-server
 
 help: ## list these targets
@@ -94,6 +94,10 @@ policy-size: $(READY) ## measure how loading and deciding grow with the number o
 
 differential: $(READY) ## send REQUESTS=20000 connections' worth of requests both ways, and compare
 	@EDGEPROXY_DIFFERENTIAL=$(or $(REQUESTS),20000) $(PY) -m pytest -q tests/threats/test_two_ways.py $(ARGS)
+
+agreement: $(READY) ## hold `explain` to what happens, on REQUESTS=10000 random requests
+	@EDGEPROXY_AGREEMENT=$(or $(REQUESTS),10000) $(PY) -m pytest -q --timeout 7200 $(ARGS) \
+	    tests/edgeproxy/explain/test_agreement.py tests/journeys/test_explain_agrees.py
 
 conformance: $(READY) ## run the public HTTP cache suite: SUITE=folder of its checkout
 	@test -n "$(SUITE)" || { echo "conformance: name the suite's folder: SUITE=..."; exit 2; }

@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgeproxy.caching.answers import Asked, tailored, without_conditions
+from edgeproxy.caching.answers import Asked
 from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
-from edgeproxy.caching.errand import Answer, Forward
-from edgeproxy.caching.freshness import browser_cache_control
+from edgeproxy.caching.errand import Answer, Errand, Forward
+from edgeproxy.caching.fields import format_date, storable_fields
+from edgeproxy.caching.freshness import initial_age_s
 from edgeproxy.caching.judgement import Judgement, judge
+from edgeproxy.caching.reuse import response_of
+from edgeproxy.caching.tiers import StoredResponse
 from edgeproxy.http import Body, Exchange, Fact, Fetch, Headers, Origin, Request, Response
 from edgeproxy.pipeline import handle
 from edgeproxy.plan import Plan
@@ -88,13 +91,19 @@ class _Stage(Cache):
         super().__init__(
             (), max_object_size=cache.max_object_size, encodings=cache.encodings, now=now
         )
+        self._real = cache
 
     async def read_through(
         self, request: Request, key: str, rule: CacheRule | None, forward: Forward, **_: Any
     ) -> Answer:
-        self.decision.looked_up = request
         asked, requested_at_s = Asked.by(request), self.now()
-        response = await forward(replace(request, headers=without_conditions(request.headers)))
+        coding = "identity" if asked.range is not None else asked.accept_encoding or "identity"
+        errand = Errand(request, key, rule, forward, asked, coding, request.authority, "")
+        is_alone = asked.is_head or asked.has_credentials
+        self.decision.looked_up = request
+        response = await forward(
+            errand.own_request() if is_alone else errand.upstream_request(None)
+        )
         received = self.decision.received = response.copy()
         judgement = self.decision.judgement = judge(
             received,
@@ -105,25 +114,42 @@ class _Stage(Cache):
             now_s=self.now(),
         )
         self.hide_tags(response.headers)
-        kept = f"; stored; ttl={int(judgement.fresh_for_s)}" if judgement.storable else ""
-        status = f"edgeproxy; fwd=uri-miss; fwd-status={response.status}{kept}"
-        return Answer(self._told(request, asked, rule, response), "miss", status)
+        fwd = "bypass; detail=authorization" if asked.has_credentials else "uri-miss"
+        status = f"edgeproxy; fwd={fwd}; fwd-status={response.status}"
+        if judgement.storable and not asked.is_head:
+            if asked.range is not None:  # it is cut from the whole
+                await response.body.peek(self.max_object_size)
+            response = self._kept(errand, response, judgement, requested_at_s)
+            status += f"; stored; ttl={int(judgement.fresh_for_s)}"
+        elif not asked.is_head:
+            status += f"; detail={judgement.code.replace('-', '_')}"
+        answer = Answer(response, "pass" if asked.has_credentials else "miss", status)
+        return self._real.shown(answer, key)
 
-    def _told(
-        self, request: Request, asked: Asked, rule: CacheRule | None, response: Response
+    def _kept(
+        self, errand: Errand, response: Response, judgement: Judgement, requested_at_s: float
     ) -> Response:
-        """What this client gets of a whole `response`."""
-        headers = response.headers
-        if rule is not None and rule.browser_ttl is not None and 200 <= response.status < 300:
-            control = browser_cache_control(headers, rule.browser_ttl, 0)
-            if control is not None:
-                headers.remove("cache-control", "expires")
-                headers.add("Cache-Control", control)
-        data = response.body.data
-        if data is None:
-            return response
-        now_s = self.now()
-        return tailored(request, asked, response.status, headers.fields, data, now_s, now_s)
+        """What this client gets of `response`, once it has been stored whole."""
+        now_s, headers, data = self.now(), storable_fields(response.headers), response.body.data
+        if "date" not in headers:
+            headers.add("Date", format_date(now_s))
+        if data is not None and response.status not in (204, 205):
+            headers.set("Content-Length", str(len(data)))
+        entry = StoredResponse(
+            key=errand.key,
+            status=response.status,
+            headers=headers,
+            body=data or b"",
+            stored_at_s=now_s,
+            requested_at_s=requested_at_s,
+            fresh_for_s=judgement.fresh_for_s,
+            age_s=initial_age_s(response.headers, requested_at_s, now_s),
+        )
+        told = response_of(errand, entry, now_s, is_reused=False)
+        return told if data is not None else replace(told, body=response.body)
+
+    def hide_tags(self, headers: Headers) -> None:
+        self._real.hide_tags(headers)
 
     async def watched(
         self, forward: Forward, request: Request, origin: str | None = None

@@ -11,7 +11,7 @@ from edgeproxy.http import Exchange, Headers
 KINDS = ("route", "origin", "variant", "status", "headers", "cache_key", "verdict")
 """In the order in which one causes the next."""
 
-_BY_THE_WAY = frozenset(("cache-status", "date"))  # the verdict says it, or the clock
+_BY_THE_WAY = frozenset(("cache-status", "content-length", "date"))  # the verdict, body and clock
 
 
 @dataclass(frozen=True, slots=True)

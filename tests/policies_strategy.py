@@ -57,13 +57,17 @@ class Visit:
     fields: tuple[tuple[str, str], ...] = ()
     client: str = "192.168.0.1"
 
-    def exchange(self, plan: Plan) -> Exchange:
-        """The visit as it stands when the plugins of `plan` have added their facts."""
-        headers = Headers.of(*self.fields)
+    def arriving(self) -> Exchange:
+        """The visit as an engine hands it on."""
+        headers = Headers.of(("host", self.host), *self.fields)
         request = Request(
             self.method, self.host, self.path, self.query, headers, scheme=self.scheme
         )
-        exchange = Exchange(request, ipaddress.ip_address(self.client))
+        return Exchange(request, ipaddress.ip_address(self.client))
+
+    def exchange(self, plan: Plan) -> Exchange:
+        """The visit as it stands when the plugins of `plan` have added their facts."""
+        exchange = self.arriving()
         for hook in plan.phases.annotate:
             hook.call(exchange)
         return exchange
@@ -98,6 +102,9 @@ def fields() -> st.SearchStrategy[tuple[tuple[str, str], ...]]:
             "accept-language": st.sampled_from(("de", "de-AT, en;q=0.5", "fr, de", "en", "ja")),
             "accept": st.sampled_from(("text/html", "application/json", "*/*")),
             "cookie": cookies,
+            "authorization": st.just("Basic Og=="),
+            "if-none-match": st.sampled_from(('"1"', "*")),
+            "range": st.sampled_from(("bytes=0-3", "bytes=900-")),
             **{name: st.sampled_from(WORDS) for name in NAMES},
         },
     ).map(lambda found: tuple((name, value) for name, value in found.items() if value is not None))
@@ -200,7 +207,7 @@ def filters() -> st.SearchStrategy[Plain]:
     """One filter of any kind but those that answer."""
     facts = st.sampled_from(("${geo.country}", "${content.device}", "${split.hero}", "fixed"))
     edits = facts.map(lambda value: {"set": {"x-edge": value}})
-    return st.one_of(
+    kinds: list[st.SearchStrategy[Plain]] = [
         targets().map(lambda path: {"rewrite": {"path": path}}),
         st.just({"rewrite": {"prefix": "/m"}}),
         st.just({"spa_fallback": "/a/index.html"}),
@@ -209,7 +216,9 @@ def filters() -> st.SearchStrategy[Plain]:
         edits.map(lambda found: {"request_headers": found}),
         edits.map(lambda found: {"response_headers": found}),
         experiments(),
-    )
+        experiments(),
+    ]
+    return st.sampled_from(kinds).flatmap(lambda kind: kind)
 
 
 def experiments() -> st.SearchStrategy[Plain]:
@@ -246,19 +255,28 @@ def answers() -> st.SearchStrategy[Plain]:
 def _routes() -> st.SearchStrategy[Plain]:
     """A route without its name."""
     served = st.fixed_dictionaries(
-        {"origin": st.sampled_from(("pages", "next", "api"))},
-        optional={
-            "filters": st.lists(filters(), max_size=2),
-            "cache": st.sampled_from(("html", "assets", False)),
-        },
+        {
+            "origin": st.sampled_from(("pages", "next", "api")),
+            "filters": st.lists(filters(), max_size=3),
+            "cache": st.sampled_from(("html", "assets", None, False)),
+        }
     )
-    weighed = st.just({"backend_refs": [{"name": "pages", "weight": 3}, {"name": "next"}]})
-    answered = answers().map(lambda found: {"filters": [found]})
-    chosen = st.one_of(served, served, weighed, answered)
-    found = st.lists(matches(), max_size=2)
-    return st.tuples(found, chosen).map(
-        lambda both: {**({"matches": both[0]} if both[0] else {}), **both[1]}
+    kinds = {
+        "served": served.map(_said),
+        "weighed": st.just({"backend_refs": [{"name": "pages", "weight": 3}, {"name": "next"}]}),
+        "answered": answers().map(lambda found: {"filters": [found]}),
+    }
+    weights = ("served", "served", "served", "served", "weighed", "answered")
+    chosen = st.sampled_from(weights).flatmap(kinds.__getitem__)
+    found = st.sampled_from((0, 1, 1, 1, 1, 2)).flatmap(
+        lambda count: st.lists(matches(), min_size=count, max_size=count)
     )
+    return st.tuples(found, chosen).map(lambda both: {**_said({"matches": both[0]}), **both[1]})
+
+
+def _said(route: Plain) -> Plain:
+    """`route` without what it leaves open."""
+    return {key: value for key, value in route.items() if value not in (None, [])}
 
 
 def policies(most_routes: int = 8) -> st.SearchStrategy[Plain]:

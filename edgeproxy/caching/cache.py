@@ -126,9 +126,11 @@ class Cache:
             if fresh_for_s > 0 and may_reuse(found.entry, asked):
                 if errand.wanted and found.entry.encoded is None:
                     self.keeper.encode_later(found.id, found.entry)
-                answer = hit(errand, found, fresh_for_s, now_s)
-                return _with_key(answer, key) if self._status_key else answer
-        answer = await self._slowly(errand, found)
+                return self.shown(hit(errand, found, fresh_for_s, now_s), key)
+        return self.shown(await self._slowly(errand, found), key)
+
+    def shown(self, answer: Answer, key: str) -> Answer:
+        """`answer`, with the key in its status if the policy says so."""
         return _with_key(answer, key) if self._status_key else answer
 
     async def watched(

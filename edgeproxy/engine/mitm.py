@@ -47,6 +47,8 @@ class Core:
     def __init__(self, app: App) -> None:
         self.addon = Journeys(app)
         self.master = Master(Options())
+        # Its log handler would outlive it, and then raise wherever something is logged.
+        self.master._legacy_log_events.uninstall()
         self.master.addons.add(Proxyserver(), self.addon)
         self.master.options.update(
             keep_host_header=True, connection_strategy="lazy", rawtcp=False, http2=True
