@@ -15,8 +15,6 @@ import sys
 from collections import OrderedDict
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,14 @@ from pydantic import TypeAdapter, ValidationError
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.rules import key_query, policy_ttl_s
 from edgeproxy.caching.tiers import StoredResponse, Tier
-from edgeproxy.errors import ClientError
-from edgeproxy.http import Exchange, Headers, Request, normalise_path
+from edgeproxy.http import Exchange, Headers, Request
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.installed import Broken, installed
 from edgeproxy.policy.load import load
 from edgeproxy.routing import find
+from edgeproxy.traffic import Visit
+from edgeproxy.traffic.logs import parse_line
+from edgeproxy.traffic.reading import UNREADABLE
 from edgeproxy.values import Size
 
 DEFAULT_TTL_S = 600.0  # what GitHub Pages gives every page
@@ -103,17 +103,6 @@ class Result:
 
 # ------------------------------------------------------------ reading logs
 
-_COMMON = re.compile(
-    r'\S+ \S+ .*?\[([^\]]+)\] "([A-Z]+) (\S+)(?: HTTP/[\d.]+)?" (\d{3}) (\d+|-)(?:\s|$)'
-)
-"""The common log format; the combined one has more behind it."""
-
-
-_UNREADABLE = (
-    ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, ClientError
-)  # fmt: skip
-"""What comes of a line that is in no format, or has other kinds of values in it."""
-
 
 def accesses(lines: Iterable[str], seen: Lines, host: str = "") -> Iterator[Access]:
     """The GETs and HEADs among `lines`, whose formats may be mixed; `seen` counts all.
@@ -125,8 +114,8 @@ def accesses(lines: Iterable[str], seen: Lines, host: str = "") -> Iterator[Acce
             continue
         seen.total += 1
         try:
-            found = _from_json(line, host) if line.startswith("{") else _from_common(line, host)
-        except _UNREADABLE:
+            found = _access(parse_line(line, host))
+        except UNREADABLE:
             seen.bad += 1
             continue
         if found is None:
@@ -135,49 +124,13 @@ def accesses(lines: Iterable[str], seen: Lines, host: str = "") -> Iterator[Acce
             yield found
 
 
-def _from_json(line: str, host: str) -> Access | None:
-    entry = json.loads(line)
-    return _access(
-        _moment(entry["time"]), entry["method"], entry.get("host") or host, entry["path"],
-        int(entry["status"]), int(entry["bytes"]),
-    )  # fmt: skip
-
-
-def _from_common(line: str, host: str) -> Access | None:
-    found = _COMMON.match(line)
-    if found is None:
-        raise ValueError("no such format")
-    when, method, target, status, size = found.groups()
-    if target.startswith(("http://", "https://")):
-        host, slash, rest = target.partition("://")[2].partition("/")
-        target = slash + rest or "/"
-    return _access(
-        _common_moment(when), method, host, target, int(status), 0 if size == "-" else int(size)
-    )
-
-
-def _access(
-    at_s: float, method: str, host: str, target: str, status: int, size: int
-) -> Access | None:
-    if size < 0:
-        raise ValueError("a size below 0")
-    if method not in ("GET", "HEAD") or status not in COUNTED_STATUSES:
+def _access(seen: Visit) -> Access | None:
+    if seen.method not in ("GET", "HEAD") or seen.status not in COUNTED_STATUSES:
         return None
-    path, mark, query = target.partition("?")
-    name = re.sub(r":\d+$", "", host).lower()
+    name = re.sub(r":\d+$", "", seen.authority)
     return Access(
-        at_s, method == "HEAD", name, normalise_path(path), query if mark else None, status, size
+        seen.at_s, seen.method == "HEAD", name, seen.path, seen.query, seen.status, seen.bytes
     )
-
-
-@lru_cache(maxsize=4096)
-def _moment(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
-
-
-@lru_cache(maxsize=4096)
-def _common_moment(text: str) -> float:
-    return datetime.strptime(text, "%d/%b/%Y:%H:%M:%S %z").timestamp()
 
 
 # ------------------------------------------------------------ the policy
