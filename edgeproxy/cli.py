@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgeproxy", description=__doc__)
+    parser.set_defaults(flows=_flows)
     parser.add_argument("--version", action="version", version=f"edgeproxy {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 

@@ -28,7 +28,7 @@ from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.installed import Broken, installed
 from edgeproxy.policy.load import load
 from edgeproxy.routing import find
-from edgeproxy.traffic import Visit
+from edgeproxy.traffic import Seen, Unreadable, Visit, read
 from edgeproxy.traffic.logs import parse_line
 from edgeproxy.traffic.reading import UNREADABLE
 from edgeproxy.values import Size
@@ -356,7 +356,12 @@ def spelled(size: float) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("log", nargs="+", metavar="LOG", help="access logs in their order; - is standard input")
+    add(
+        "log",
+        nargs="+",
+        metavar="LOG",
+        help="access logs, recordings or HAR, in order; - is standard input",
+    )
     add("--policy", action="append", type=Path, metavar="FILE", help="whose rules hold")
     add("--memory", metavar="SIZE,...", type=_sizes, help="sizes to try, such as 16MiB,64MiB")
     add("--disk", metavar="SIZE", type=_size, default=0, help="with a disk tier of this size")
@@ -389,14 +394,14 @@ def main(options: argparse.Namespace) -> int:
     trace: list[Asked] = []
     uncached = 0
     try:
-        for access in accesses(_lines(options.log), seen, options.host.lower()):
+        for access in _recorded(options, seen):
             asked = rules.asked(access)
             if asked is None:
                 uncached += 1
             else:
                 trace.append(asked)
-    except OSError as error:
-        print(f"edgeproxy cache simulate: {error.filename}: {error.strerror}", file=sys.stderr)
+    except Unreadable as error:
+        print(f"edgeproxy cache simulate: {error}", file=sys.stderr)
         return 2
     if not trace:
         print(
@@ -432,10 +437,12 @@ def _tell(counts: Mapping[str, int], results: Sequence[Result], disk_bytes: int)
     print("\n".join(table(results, disk_bytes > 0)))
 
 
-def _lines(names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        if name == "-":
-            yield from sys.stdin
-            continue
-        with open(name, encoding="utf-8", errors="replace") as stream:
-            yield from stream
+def _recorded(options: argparse.Namespace, lines: Lines) -> Iterator[Access]:
+    """What counts of the files, whatever their formats; `lines` counts all."""
+    seen = Seen()
+    for visit in read(options.log, lambda file: options.flows()(file), seen, host=options.host):
+        access = _access(visit)
+        lines.others += access is None
+        if access is not None:
+            yield access
+    lines.total, lines.bad = seen.total, seen.bad

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from edgeproxy import cli
+from edgeproxy.engine.flows import written
 from edgeproxy.plan import compile_plan
 from edgeproxy.policy.load import parse
 from edgeproxy.simulate import Access, Asked, Lines, Rules, accesses, distinct_bytes, run, svg
+from edgeproxy.traffic.visit import visit
 
 COMMON = '203.0.113.7 - - [10/Oct/2026:13:55:36 +0000] "GET /a?x=1 HTTP/1.1" 200 2326'
 OURS = json.dumps(
@@ -205,3 +207,15 @@ def test_what_cannot_be_simulated_is_said(
     with pytest.raises(SystemExit, match="2"):
         cli.main(["cache", "simulate", str(empty), "--memory", "lots"])
     assert "is not a size" in capsys.readouterr().err
+
+
+def test_recordings_are_read_as_logs_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "traffic.mitm"
+    page = visit("GET", "example.org", "/a", at_s=1791640536.0, status=200, bytes=2326)
+    file.write_bytes(written(page) * 2)
+    assert cli.main(["cache", "simulate", str(file), "--memory", "1MiB", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["total"], report["requests"], report["distinct_bytes"]) == (2, 2, 2326)
+    assert report["results"][-1]["hits"] == 1
