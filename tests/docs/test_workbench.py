@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -23,7 +24,14 @@ ENVIRONMENT = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "PYTHON_COLORS": 
 
 
 def save(name: str, text: str) -> None:
+    Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_text(text)
+
+
+def copy(*names: str) -> None:
+    *sources, target = names
+    for source in sources:
+        shutil.copy(source, target)
 
 
 class Newcomer:
@@ -44,8 +52,10 @@ class Newcomer:
                 assert re.fullmatch(pattern_of(shown), printed, re.S), f"{block}: {printed}"
         elif block.language == "text":
             await self.hear(pattern_of(block.text.strip()))
-        elif block.text.startswith("edgeproxy run"):
+        elif block.text.startswith("edgeproxy record"):
             await self.start(*shlex.split(block.text))
+        elif block.text.startswith("cp "):
+            copy(*shlex.split(block.text)[1:])
 
     async def run(self, program: str, *arguments: str) -> str:
         if program == "curl":
