@@ -39,15 +39,13 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
     loop.add_signal_handler(signal.SIGHUP, wishes.add, "SIGHUP")
     await serving.start()
     _rest_from_collecting()
-    tasks = [
-        asyncio.ensure_future(_reload_on(serving, notify, wishes)),
-        asyncio.ensure_future(_live_on(notify)),
-    ]
+    tasks = [asyncio.ensure_future(_reload_on(serving, notify, wishes))]
     if watch is not None:
         tasks.append(asyncio.ensure_future(watch.run(lambda: wishes.add("a changed file"))))
     urls = " and ".join(serving.urls)
     print(f"edgeproxy serves {urls} (policy {serving.version})", flush=True)
     notify.ready(f"serves {urls}")
+    tasks.append(asyncio.ensure_future(_live_on(notify)))  # it runs at once: not before READY=1
     await stopped.wait()
     notify.stopping()
     for task in tasks:
