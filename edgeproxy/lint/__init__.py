@@ -31,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     redirects.redirect_loop,
     redirects.redirect_chain,
     redirects.unfilled_wildcard,
+    redirects.query_in_path,
     origins.unused_origin,
     origins.plain_http_origin,
     origins.backend_without_weight,
@@ -73,7 +74,7 @@ def lint(policy: Policy) -> Report:
     view = View(policy)
     found = [finding for rule in RULES for finding in rule.findings(view)]
     found += [finding for plugin in policy.plugins for finding in _reviewed(view, plugin)]
-    kept = heeded(found, allows(policy.sources), codes(policy))
+    kept = heeded(dict.fromkeys(found), allows(policy.sources), codes(policy))
     secrets = [each.place for each in found if each.code == trust.literal_secret.code]
     files = {name: number for number, name in enumerate(policy.files)}
 

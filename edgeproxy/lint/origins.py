@@ -90,7 +90,10 @@ def refused_method(view: View) -> Found:
 
 
 def only_static(view: View, route: Route) -> bool:
-    """Whether all that a route may ask are `pages` origins."""
-    found = origins_of(route)
-    kinds = {view.policy.core.origins[name].kind for name in found}
-    return kinds == {"pages"}
+    """Whether all that a route may ask are `pages` origins, as far as filters tell."""
+    if any(hasattr(plugin.instance, "route") for plugin in view.policy.plugins):
+        return False
+    for bound in route.filters:
+        if hasattr(bound.hooks, "route") and not any(bound.filter.outcomes()):
+            return False
+    return {view.policy.core.origins[name].kind for name in origins_of(route)} == {"pages"}

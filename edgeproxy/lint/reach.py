@@ -21,7 +21,9 @@ def unreachable_route(view: View) -> Found:
         found = view.of(route)
         if all(each.number in view.shadows for each in found):
             name = route.core.name
-            earlier = [e for each in found for e in view.shadows[each.number] if e.route != route]
+            earlier = [
+                e for each in found for e in view.shadows[each.number] if e.route is not route
+            ]
             reason = f"route {name!r} is never reached: {takers(earlier)} all that it matches"
             yield route.place, reason, "move it up, or remove it"
 
@@ -68,7 +70,8 @@ def takers(earlier: Iterable[Extent], route: Route | None = None) -> str:
     )
     if len(names) == 1:
         return f"{names[0]} takes"
-    return f"{', '.join(names[:-1])} and {names[-1]} take"
+    last = names[-1] if len(names) < 5 else f"{len(names) - 3} others"
+    return f"{', '.join(names[:3] if len(names) > 4 else names[:-1])} and {last} take"
 
 
 @rule("impossible-match", "error")
@@ -93,7 +96,7 @@ def uncovered_visitors(view: View) -> Found:
     for extent in view.extents:
         for clause, asked in extent.asked:
             key = extent.host, extent.path.example, asked.subject
-            left = [] if key in told else _left_out(view, extent, asked)
+            left = [] if key in told else left_out(view, extent, asked)
             told.add(key)
             if left:
                 more = f", or one of {len(left) - 1} others," if left[1:] else ""
@@ -105,25 +108,18 @@ def uncovered_visitors(view: View) -> Found:
                 yield clause.place or extent.place, reason, fix
 
 
-def _left_out(view: View, extent: Extent, asked: Constraint) -> list[str]:
+def left_out(view: View, extent: Extent, asked: Constraint) -> list[str]:
     """The values of what is asked with which no extent takes an example of `extent`: proved."""
     path = extent.path.example
     if type(asked) is not Constraint or asked.every is None or path is None:
         return []
     left = set(asked.every)
-    given = [each for _, each in extent.asked if each.subject != asked.subject]
     for rival in reversed(view.at(extent.example_host, path)):  # the general ones come last
-        if not _turns_away(rival, given):
-            also = list(rival.of(asked.subject))
-            left &= set(asked.every) - also[0].values if len(also) == 1 else set()
+        excluded = [each.values for each in rival.of(asked.subject)]
+        left &= set(asked.every).difference(*excluded[:1]) if excluded else set()
         if not left:
             break
     return sorted(map(str, left), key=lambda value: (value != "XX", value))
-
-
-def _turns_away(extent: Extent, given: Iterable[Constraint]) -> bool:
-    """Whether it is proved that `extent` does not take who meets `given`."""
-    return any(asked.excludes(each) is True for each in given for asked in extent.of(each.subject))
 
 
 # ------------------------------------------------------------------- overlaps

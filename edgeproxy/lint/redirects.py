@@ -7,6 +7,7 @@ all that is known of the visitor.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -57,7 +58,8 @@ class Hop:
 def journeys(view: View, route: Route) -> Iterator[list[Hop]]:
     """How visits that a route redirects go on; each as far as it is known."""
     for extent in view.of(route):
-        for bound, outcome in redirecting(route):
+        possible = extent.contradiction() is None
+        for bound, outcome in redirecting(route) if possible else ():
             for path in samples(view, extent, outcome):
                 hops = list(follow(view, first_visit(extent, outcome, path)))
                 if hops and hops[0].place == place_of(bound, outcome):
@@ -141,17 +143,18 @@ def _hop(view: View, visit: Visit, extent: Extent) -> Hop | None:
 
 def _sent(view: View, visit: Visit, extent: Extent, outcome: Outcome) -> Visit | None:
     """Where a redirect leads; None if that is another site, or no address at all."""
-    captures = extent.path.test(visit.path)
-    parts = urlsplit(fill(outcome.redirect or "", captures or ()))
-    path = normalise_or_none(parts.path or "/")
+    location = fill(outcome.redirect or "", extent.path.test(visit.path) or ())
+    is_path = location.startswith("/")
+    parts = urlsplit("" if is_path else location)
+    path = normalise_or_none(location if is_path else parts.path or "/")
     if path is None:
         return None
     asked = visit.asked
     if parts.query or not outcome.keeps_query:
         asked = _without(asked, "query ")
-    if not parts.scheme:
-        return replace(visit, path=path, asked=asked)
     host = (parts.hostname or "").lower()
+    if is_path:
+        return replace(visit, path=path, asked=asked)
     if not view.serves(host):
         return None
     if host != visit.host:
@@ -275,3 +278,17 @@ def unfilled_wildcard(view: View) -> Found:
                         fix = "write as many as the path has, or give the route a path with them"
                         yield place_of(bound, outcome), reason, fix
                         break
+
+
+@rule("query-in-path", "warning")
+def query_in_path(view: View) -> Found:
+    """A redirect or rewrite to a path with a query: there the `?` is a part of the path."""
+    for route in view.policy.routes:
+        for bound in route.filters:
+            for outcome in bound.filter.outcomes():
+                for text in (outcome.redirect, outcome.path):
+                    if text is not None and text.startswith("/") and re.search("[?#]", text):
+                        shown = text.replace("?", "%3F").replace("#", "%23")
+                        reason = f"a path has no query: {text!r} leads to {shown!r}"
+                        fix = "write the whole address as url, or take the query out"
+                        yield place_of(bound, outcome), reason, fix

@@ -141,6 +141,9 @@ class SpaFallback(Filter):
         is_page = "." not in target.path.rpartition("/")[2]
         return target.with_path(self.page) if takes_html and is_page else None
 
+    def outcomes(self) -> Iterable[Outcome]:
+        yield Outcome(split="navigation", case="page", path=self.page)
+
 
 class Page(Config):
     """A fixed page: its text, or a file that is read when the policy loads."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.http import Exchange
+from edgeproxy.decision import Rehearsal, assumed, known_facts
+from edgeproxy.http import Exchange, Facts, Request
 from edgeproxy.lint import lint
 from edgeproxy.lint.extents import Extent
+from edgeproxy.lint.reach import left_out
+from edgeproxy.lint.redirects import journeys
 from edgeproxy.lint.view import View
 from edgeproxy.plan import compile_plan
 from edgeproxy.policy.load import parse
@@ -61,3 +64,60 @@ def holds(extent: Extent, exchange: Exchange) -> bool:
         and extent.path.holds(request.path)
         and all(each.matcher.compile(each.plugin.instance)(exchange) for each in clauses)
     )
+
+
+# ------------------------------------------------------------------- redirects
+
+
+def without_conditions(policy: Plain) -> Plain:
+    """The same policy with nothing but hosts and paths to match, so that visits can be made up."""
+    routes = []
+    for route in policy["routes"]:
+        matches = [
+            {key: value for key, value in match.items() if key in ("host", "path")}
+            for match in route.get("matches", ())
+        ]
+        routes.append({**route, "matches": matches})
+    return {**policy, "routes": routes}
+
+
+@settings(deadline=None)
+@given(policies().map(without_conditions))
+async def test_redirects_lead_where_they_are_followed_to(policy: Plain) -> None:
+    plan = compile_plan(parse(write(policy)))
+    rehearsal = Rehearsal(plan, assumed())
+    view = View(plan.policy)
+    for route in plan.policy.routes:
+        for hops in journeys(view, route):
+            for hop in hops[:3]:
+                facts = {f"{split.replace('experiment ', 'split.')}": case
+                         for split, case in hop.visit.cases}  # fmt: skip
+                visit = hop.visit
+                request = Request("GET", visit.host, visit.path, scheme=visit.scheme)
+                decision = await rehearsal.decide(Exchange(request, facts=Facts(facts)))
+                assert decision.route == hop.extent.route.core.name
+                location = decision.response.headers.get("location")
+                to = hop.to
+                assert location in (to.path, f"{to.scheme}://{to.host}{to.path}")
+
+
+# ------------------------------------------------------------------- visitors who get 404
+
+PINNED = ("geo.country", "content.device", "content.language")
+
+
+@settings(deadline=None)
+@given(policies())
+def test_visitors_who_are_said_to_get_404_get_it(policy: Plain) -> None:
+    plan = compile_plan(parse(write(policy)))
+    view = View(plan.policy)
+    for extent in view.extents:
+        if len(extent.asked) != 1 or extent.asked[0][1].subject not in PINNED:
+            continue
+        ((_, asked),) = extent.asked
+        for value in left_out(view, extent, asked)[:5]:
+            facts = Facts(known_facts(plan, {asked.subject: value}))
+            assert extent.path.example is not None
+            request = Request("GET", extent.example_host, extent.path.example)
+            found = plan.routes.candidates(request.host, request.path)
+            assert find(found, Exchange(request, facts=facts)) is None
