@@ -214,6 +214,8 @@ def _asset_matches(found: Findings) -> list[str]:
     if hashed.folders:
         matches.append(f"{{path: {_paths(found, *(f'{each}**' for each in hashed.folders))}}}")
     for folder, name in hashed.queries:
+        if folder.startswith(hashed.folders):
+            continue  # all of it is there already
         query = f"query: {{{name}: {{present: true}}}}"
         matches.append(f"{{path: {_paths(found, f'{folder}**')}, {query}}}")
     return matches

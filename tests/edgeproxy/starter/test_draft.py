@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy import policytest
+from edgeproxy.lint import lint
 from edgeproxy.plan import compile_plan
 from edgeproxy.policy.load import parse
 from edgeproxy.policy.policy import Policy
@@ -34,7 +35,7 @@ PATHS = st.sampled_from(
 )
 SOURCES = st.sampled_from(["https://cdn.example", "http://a.example:8080", "'unsafe-inline'"])
 TAGS = st.sampled_from(["en", "de", "no", "pt-BR", "zh-Hant-TW", "ast"])
-FOLDERS = st.sampled_from(["/", "/assets/", "/a.b/c/"])
+FOLDERS = st.sampled_from(["/assets/", "/a.b/c/"])
 
 
 def some(strategy: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, ...]]:
@@ -52,9 +53,9 @@ def with_samples(hashed: Hashed) -> Hashed:
 HASHED = st.builds(
     Hashed,
     endings=some(st.sampled_from(["js", "css", "woff2"])),
-    folder=FOLDERS,
+    folder=st.just("/") | FOLDERS,
     is_minified=st.booleans(),
-    folders=some(FOLDERS.filter(lambda folder: folder != "/")),
+    folders=some(FOLDERS),
     queries=st.lists(
         st.tuples(FOLDERS, st.sampled_from(["v", "hash"])), unique=True, max_size=2
     ).map(tuple),
@@ -97,6 +98,13 @@ def test_it_is_a_good_policy(found: Findings) -> None:
     policy = checked(text)
     assert [route.core.name for route in policy.routes][-1] == "site"
     assert max(map(len, text.splitlines())) <= 200
+
+
+@given(FINDINGS)
+@settings(deadline=None, max_examples=50)
+def test_there_is_nothing_to_remark_about_it(found: Findings) -> None:
+    remarks = lint(checked(draft(found, "site.yaml"))).findings
+    assert {one.code for one in remarks} <= {"plain-http-origin"}  # as it is for some of the sites
 
 
 @given(FINDINGS)
