@@ -1,8 +1,15 @@
-"""Data that lies beside the checkout, for the tests that want real sites and real addresses."""
+"""Data that lies beside the checkout, for the tests that want real sites and real addresses.
+
+And what holds for every property: no clock judges it, since a busy machine would then fail it.
+"""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

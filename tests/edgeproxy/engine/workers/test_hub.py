@@ -137,7 +137,7 @@ async def test_revalidations_are_one_as_well(crew: Crew) -> None:
 @pytest.mark.parametrize(
     "reply",
     [page("own", set_cookie="a=1"), page("own", cache_control="no-store"), down()],
-    ids=repr,
+    ids=["its own cookie", "no-store", "no answer"],
 )
 async def test_what_others_cannot_use_each_fetches_for_itself(crew: Crew, reply: Any) -> None:
     crew.origin.will(reply)
