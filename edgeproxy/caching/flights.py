@@ -104,29 +104,32 @@ class Flight:
         """It is too much to be kept, and clients read it."""
         return isinstance(told := self._told.result(), Coming) and told.body.is_cut_short
 
-    async def lead(self, *, needs_length: bool) -> Outcome:
+    async def lead(self, *, needs_length: bool, needs_end: bool) -> Outcome:
         """Wait as the client that caused the fetch."""
         try:
-            return await self._outcome(needs_length)
+            return await self._outcome(needs_length, needs_end)
         except asyncio.CancelledError:
             self.has_leader = False
             if self.has_landed:
                 await self.tidy()
             raise
 
-    async def follow(self, *, needs_length: bool) -> Outcome:
+    async def follow(self, *, needs_length: bool, needs_end: bool) -> Outcome:
         """Wait as another client. A Single is not for this one: it is for the leader.
 
-        With `needs_length`, a body is not read along with before its length is known.
+        With `needs_length`, a body is not read along with before its length is known; with
+        `needs_end`, not before it is there.
         """
         self.is_unwatched = False
         self._clients += 1
-        return await self._outcome(needs_length)
+        return await self._outcome(needs_length, needs_end)
 
-    async def _outcome(self, needs_length: bool) -> Outcome:
+    async def _outcome(self, needs_length: bool, needs_end: bool) -> Outcome:
         try:
             told = await asyncio.shield(self._told)
-            if needs_length and isinstance(told, Coming) and told.body.length is None:
+            if not isinstance(told, Coming):
+                return told
+            if needs_end or (needs_length and told.body.length is None):
                 landed = await asyncio.shield(self._landed)
                 return GivenAway() if told.body.is_cut_short else landed
             return told

@@ -128,7 +128,10 @@ class Sharing:
             flight = self._flight(errand, found)
             if flight is None:
                 return await self._lead(errand, found)
-            outcome = await flight.follow(needs_length=errand.asked.range is not None)
+            is_range = errand.asked.range is not None
+            outcome = await flight.follow(
+                needs_length=is_range, needs_end=is_range and found.entry is not None
+            )
             match outcome:
                 case Coming() if self._suits(errand, outcome):
                     status = self._collapsed(errand, found, outcome.entry)
@@ -214,7 +217,9 @@ class Sharing:
         `as_asked`, the origin has seen its range, and what it makes of that is as good as it gets.
         """
         may_cut = errand.asked.range is not None and not as_asked
-        outcome = await flight.lead(needs_length=may_cut)
+        # Of what is stale here, a range can still be had if the new body breaks off.
+        needs_end = may_cut and found.entry is not None
+        outcome = await flight.lead(needs_length=may_cut, needs_end=needs_end)
         now_s = self._now()
         match outcome:
             case Kept(entry, is_collapsed=True):

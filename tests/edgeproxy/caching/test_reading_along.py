@@ -181,6 +181,19 @@ async def test_a_range_of_unknown_length_waits_for_the_end(site: Site) -> None:
     assert site.fetches == 1
 
 
+async def test_a_range_of_a_stale_copy_is_better_than_a_body_that_breaks_off(site: Site) -> None:
+    old = large(Chunks(*BLOCKS), len(WHOLE))
+    site.origin.will(old, large(Chunks(*BLOCKS[:6], breaks=True), len(WHOLE)))
+    assert await content(await site.get()) == WHOLE
+    await site.cache.settled()
+    site.clock.advance(61)
+    answers = await asyncio.gather(*[site.get(range="bytes=-10") for _ in range(2)])
+    for answer in answers:
+        assert (answer.response.status, answer.verdict) == (206, "stale")
+        assert await content(answer) == WHOLE[-10:]
+    assert site.fetches == 2
+
+
 async def test_a_client_with_another_range_condition_gets_the_whole(site: Site) -> None:
     site.origin.will(large(Chunks(*BLOCKS), len(WHOLE)))
     first = asyncio.ensure_future(site.get())
