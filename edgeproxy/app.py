@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from edgeproxy import log as access_log
 from edgeproxy.caching.cache import Cache
-from edgeproxy.caching.purges import Purges, Selection
+from edgeproxy.caching.neighbours import Neighbours
+from edgeproxy.caching.purges import Mark, Purges, Selection
 from edgeproxy.candidate import Candidate
 from edgeproxy.health import Health
 from edgeproxy.http import Exchange, Fetch, Response
@@ -38,13 +39,19 @@ class App:
 
     plan: Plan
 
-    def __init__(self, fetch: Fetch, write: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self,
+        fetch: Fetch,
+        write: Callable[[dict[str, Any]], None] | None = None,
+        neighbours: Neighbours | None = None,
+    ) -> None:
         self.fetch = fetch
         self.candidate: Candidate | None = None
         self.recorder: Recorder | None = None
         self.purges = Purges()
         self.health = Health(time.time)
         self._write = write
+        self._neighbours = neighbours
         self._plans = LivePlans()
         self._in_force: Live | None = None
         self._telling: set[asyncio.Future[None]] = set()
@@ -57,7 +64,9 @@ class App:
         It changes nothing, and may be called in a thread of its own.
         """
         other = self.plan if beside else None
-        return compile_plan(policy, self.purges, self.health, beside=other)
+        return compile_plan(
+            policy, self.purges, self.health, beside=other, neighbours=self._neighbours
+        )
 
     async def load(self, plan: Plan) -> None:
         """Put `plan` in force. If a plugin of it fails, what was in force stays in force.
@@ -66,10 +75,7 @@ class App:
         new ones are started before the swap. What began on the former plan ends on it, and only
         then are plugins shut down that nothing needs any more.
         """
-        former, self._in_force = self._in_force, await self._plans.open(plan, self)
-        self.plan = plan
-        if former is not None:
-            self._plans.retire(former)
+        self.put_in_force(await self.opened(plan))
 
     async def try_out(self, plan: Plan, share: float) -> Candidate:
         """Run `plan` beside the one in force: for a share of the visitors, 0 for in shadow.
@@ -77,11 +83,48 @@ class App:
         It takes the place of a candidate that there may be. Raises what `load` raises, with nothing
         changed.
         """
+        return self.put_beside(await self.opened(plan), share)
+
+    # In two steps, of which only the first can fail, for who has to know beforehand.
+
+    async def opened(self, plan: Plan) -> Live:
+        """`plan`, ready for requests. One of the next three has to follow."""
         live = await self._plans.open(plan, self)
-        self.plan.cache.upkeep.follow()
+        if self._in_force is not None:
+            self.plan.cache.upkeep.follow()
+        return live
+
+    def put_in_force(self, live: Live) -> None:
+        former, self._in_force = self._in_force, live
+        self.plan = live.plan
+        live.plan.cache.upkeep.follow()
+        if former is not None:
+            self._plans.retire(former)
+
+    def put_beside(self, live: Live, share: float) -> Candidate:
         self.drop_candidate()
         self.candidate = Candidate(live, share)
         return self.candidate
+
+    def give_up(self, live: Live) -> None:
+        """Close what has been opened, with nothing changed."""
+        self._plans.retire(live)
+
+    # What a rollout asks for may have to be asked of several processes.
+
+    async def set_share(self, share: float) -> None:
+        """Let the candidate decide for this share of the visitors."""
+        assert self.candidate is not None
+        self.candidate.share = share
+
+    async def trial_report(self) -> dict[str, Any]:
+        """What the candidate has done since its trial began."""
+        assert self.candidate is not None
+        return self.candidate.report(self.plan.version)
+
+    async def end_trial(self) -> None:
+        """Have no candidate any more."""
+        self.drop_candidate()
 
     def drop_candidate(self) -> None:
         """Have no candidate any more. What it has begun, it ends."""
@@ -96,6 +139,12 @@ class App:
         return self.plan.plugins if self._in_force is not None else ()
 
     # ------------------------------------------------------------ the cache
+
+    def heed(self, marks: Sequence[Mark]) -> None:
+        """Heed purges that a neighbour makes at this moment."""
+        self.purges.heed(marks)
+        if self._in_force is not None:
+            self.plan.cache.upkeep.sweep_soon()
 
     async def purge(self, selection: Selection) -> list[str]:
         """See `Cache.purge`; of the plan in force, whichever that is by then, and its candidate."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections import Counter
+from dataclasses import asdict
 from hashlib import blake2b
+from typing import Any
 
 from edgeproxy.http import Address, Exchange
 from edgeproxy.live import Live
@@ -53,6 +55,19 @@ class Candidate:
     def answers(self, version: str) -> dict[str, int]:
         """How many answers of each class a policy gave since the trial began."""
         return dict(sorted(self._answers.get(version, Counter()).items()))
+
+    def report(self, in_force: str) -> dict[str, Any]:
+        """What it has done, beside the version `in_force`, as plain data."""
+        shadow = self.shadow.report()
+        kinds = [
+            {**one, "examples": [asdict(example) for example in one["examples"]]}
+            for one in shadow["kinds"]
+        ]
+        return {
+            "answers": self.answers(self.plan.version),
+            "answers_in_force": self.answers(in_force),
+            "shadow": {**shadow, "kinds": kinds},
+        }
 
     def close(self) -> None:
         self.shadow.close()

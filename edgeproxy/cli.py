@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-
-from pydantic import ValidationError
 
 from edgeproxy import (
     __version__,
     check,
     explain,
-    log,
     pages,
     policytest,
     remote,
     replay,
     review,
+    run,
     starter,
     warm,
 )
-from edgeproxy.addresses import BadAddress
 from edgeproxy.errors import PluginError, PolicyError
 from edgeproxy.http import Fetch
-from edgeproxy.policy.model import RecordConfig
 from edgeproxy.traffic import FlowReader
 
 
@@ -58,17 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edgeproxy {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    run = commands.add_parser("run", help="serve a site as policies say")
-    run.set_defaults(command=_run, output=None)
-    _add_serving(run)
-    record = commands.add_parser("record", help="serve as run does, and record the requests")
-    record.set_defaults(command=_run)
-    _add_serving(record)
-    add = record.add_argument
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the flow file")
-    add("--sample", default="1", metavar="SHARE", help="of the clients, above 0 and up to 1")
-    add("--max-size", default="1GiB", metavar="SIZE", help="stop recording there")
-    add("--redact", action="append", default=[], metavar="NAME", help="redact this field, too")
+    run.add_commands(commands)
     check.add_command(commands)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of policies, for editors")
@@ -92,33 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_serving(run: argparse.ArgumentParser) -> None:
-    run.add_argument("policy", nargs="*", type=Path, help="policy files, or folders of them")
-    for option, what in (("--listen", "HTTP"), ("--listen-tls", "HTTPS")):
-        run.add_argument(
-            option,
-            action="append",
-            default=[],
-            metavar="ADDR",
-            help=f"HOST:PORT for {what}; port 0 takes a free one; default: HTTP on 127.0.0.1:8080",
-        )
-    run.add_argument(
-        "--origin",
-        action="append",
-        default=[],
-        metavar="[NAME=]URL",
-        help="serve this site; with a policy: where its origin NAME really is",
-    )
-    run.add_argument(
-        "--access-log",
-        choices=("auto", "text", "json", "off"),
-        default="auto",
-        help="auto: text on a terminal, JSON otherwise",
-    )
-    run.add_argument("--watch", action="store_true", help="reload when a policy file changes")
-    run.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
-
-
 def _flows() -> FlowReader:
     """What reads flow files."""
     from edgeproxy.engine.flows import flows
@@ -136,57 +93,6 @@ async def _network() -> AsyncIterator[Fetch]:
         yield upstream.fetch
     finally:
         await upstream.close()
-
-
-def _run(options: argparse.Namespace) -> int:
-    import uvloop
-
-    from edgeproxy.engine.listening import listen_addresses
-    from edgeproxy.engine.process import run
-    from edgeproxy.engine.serve import Server  # mitmproxy takes a second to import
-    from edgeproxy.engine.systemd import Notify, passed_sockets
-    from edgeproxy.rollout.watch import Watch
-
-    if not options.policy and not options.origin:
-        print("edgeproxy run: name a policy, or a site with --origin URL", file=sys.stderr)
-        return 2
-    try:
-        record = _recording(options)
-    except ValueError as error:
-        print(f"edgeproxy record: {error}", file=sys.stderr)
-        return 2
-    log.set_up(options.log_level)
-    plain = options.listen if options.listen or options.listen_tls else ["127.0.0.1:8080"]
-    try:
-        listen = listen_addresses(plain, options.listen_tls, passed_sockets())
-        server = Server(
-            options.policy, options.origin, listen=listen, access_log=options.access_log,
-            record=record,
-        )  # fmt: skip
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            watch = Watch(options.policy) if options.watch and options.policy else None
-            runner.run(run(server, Notify(), watch))
-    except BadAddress as error:
-        print(f"edgeproxy run: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        pass
-    return 0
-
-
-def _recording(options: argparse.Namespace) -> RecordConfig | None:
-    """What the options say of a recording. ValueError for what a policy could not say."""
-    if options.output is None:
-        return None
-    try:
-        sample = float(options.sample)
-        return RecordConfig.model_validate(
-            {"path": options.output, "sample": sample, "max_size": options.max_size,
-             "redact": tuple(options.redact)}
-        )  # fmt: skip
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{first['loc'][0]}: {first['msg']}") from None
 
 
 def _schema(options: argparse.Namespace) -> int:

@@ -91,10 +91,12 @@ def printable(value: Any) -> str:
     return "".join(char if char.isprintable() else "?" for char in str(value))
 
 
-def set_up(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send the program's own messages to `stream` (standard error if None)."""
+def set_up(level: str = "INFO", stream: TextIO | None = None, *, who: str = "") -> None:
+    """Send the program's own messages to `stream` (standard error if None), as from `who`."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(
+        logging.Formatter(f"%(asctime)s %(levelname)-7s {who}%(message)s", "%H:%M:%S")
+    )
     logger = logging.getLogger("edgeproxy")
     logger.handlers[:] = [handler]
     logger.setLevel(level)

@@ -6,9 +6,13 @@ nothing changes by GET; a browser on another site gets nowhere.
 
 from __future__ import annotations
 
+import errno
 import hmac
 import logging
+import os
+import socket
 from collections.abc import Iterable
+from pathlib import Path
 
 from aiohttp import web
 
@@ -46,7 +50,7 @@ class AdminListener:
     async def _listen(self, runner: web.AppRunner) -> None:
         path = self.config.socket
         if path is not None:
-            path.unlink(missing_ok=True) if path.is_socket() else None
+            _make_room(path)
             await web.UnixSite(runner, str(path)).start()
             path.chmod(0o600)
             self.address = str(path)
@@ -114,3 +118,17 @@ class AdminListener:
         if name in (own[0], listen, "localhost", "127.0.0.1", "[::1]"):
             return True
         return self.config.allow_remote and parse_address(name.strip("[]")) is not None
+
+
+def _make_room(path: Path) -> None:
+    """Remove a socket that a dead process has left. OSError if a live one listens there."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
 from edgeproxy.admin.messages import MAX_POLICY_BYTES, Refusal, answer, read_body, read_query
-from edgeproxy.candidate import Candidate
 from edgeproxy.errors import PolicyError
 from edgeproxy.rollout import Refused, Rollout
 from edgeproxy.rollout.history import Text, Version
@@ -55,32 +53,27 @@ class PolicyRoutes:
         return answer({"versions": versions, "kept": self._rollout.history.kept})
 
     async def _status(self, request: web.Request) -> web.Response:
-        return answer(self._state())
+        return answer(await self._state())
 
-    def _state(self) -> dict[str, Any]:
-        candidate = self._rollout.app.candidate
+    async def _state(self) -> dict[str, Any]:
         return {
             "in_force": _described(self._rollout.history.versions[-1]),
             "files_are_other": self._rollout.are_files_other(),
-            "candidate": self._tried(candidate) if candidate is not None else None,
+            "candidate": await self._tried(),
         }
 
-    def _tried(self, candidate: Candidate) -> dict[str, Any]:
-        shadow = candidate.shadow.report()
-        kinds = [
-            {**one, "examples": [asdict(example) for example in one["examples"]]}
-            for one in shadow["kinds"]
-        ]
+    async def _tried(self) -> dict[str, Any] | None:
+        trial = self._rollout.app.candidate
+        if trial is None:
+            return None
         return {
-            "version": candidate.plan.version,
-            "percent": candidate.share * 100,
-            "since": _moment(candidate.since_s),
-            "by": candidate.by,
-            "why": candidate.why,
-            "files": list(candidate.plan.policy.files),
-            "answers": candidate.answers(candidate.plan.version),
-            "answers_in_force": candidate.answers(self._rollout.app.plan.version),
-            "shadow": {**shadow, "kinds": kinds},
+            "version": trial.plan.version,
+            "percent": trial.share * 100,
+            "since": _moment(trial.since_s),
+            "by": trial.by,
+            "why": trial.why,
+            "files": list(trial.plan.policy.files),
+            **await self._rollout.app.trial_report(),
         }
 
     # ------------------------------------------------------------ changing
@@ -98,7 +91,7 @@ class PolicyRoutes:
             except Refused as refused:
                 status = 404 if refused.code == "no-such-version" else 409
                 raise Refusal(status, refused.code, str(refused)) from None
-            return answer({"policy": self._rollout.app.plan.version, **self._state()})
+            return answer({"policy": self._rollout.app.plan.version, **await self._state()})
 
         return changed
 

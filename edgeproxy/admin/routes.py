@@ -10,12 +10,17 @@ from edgeproxy import __version__
 from edgeproxy.admin.cache import CacheRoutes
 from edgeproxy.admin.messages import answer
 from edgeproxy.admin.policy import PolicyRoutes
+from edgeproxy.app import App
 from edgeproxy.rollout import Rollout
 
 
-def routes(rollout: Rollout) -> list[web.RouteDef]:
+def routes(app: App, rollout: Rollout) -> list[web.RouteDef]:
     """What may be asked about an app and its policies."""
-    app = rollout.app
+    return [*app_routes(app), *PolicyRoutes(rollout).routes()]
+
+
+def app_routes(app: App) -> list[web.RouteDef]:
+    """What may be asked about an app alone."""
 
     async def health(request: web.Request) -> web.Response:
         unwell = [asdict(report) for report in app.health.reports()]
@@ -28,5 +33,4 @@ def routes(rollout: Rollout) -> list[web.RouteDef]:
         web.get("/health", health),
         web.get("/version", version),
         *CacheRoutes(app).routes(),
-        *PolicyRoutes(rollout).routes(),
     ]

@@ -66,10 +66,9 @@ class Upkeep:
         _, failed = await asyncio.gather(self._neighbours.tell(marks), self.save(changes))
         return failed
 
-    def heed(self, marks: Sequence[Mark]) -> None:
-        """Heed what a neighbour announces. It has it written down."""
-        if self._purges.heed(marks).new:
-            self._news.set()
+    def sweep_soon(self) -> None:
+        """There are new marks."""
+        self._news.set()
 
     async def save(self, changes: Changes) -> list[str]:
         """Have changes written down. The names of tiers that could not."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from edgeproxy.engine.systemd import Notify
 from edgeproxy.rollout.watch import Watch
+
+
+class NotStarted(Exception):
+    """What is run did not begin to serve, and no policy is to blame."""
 
 
 class Serving(Protocol):
@@ -33,12 +38,13 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
     `start` raises.
     """
     loop = asyncio.get_running_loop()
+    loop.set_task_factory(eager_task)
     stopped, wishes = asyncio.Event(), Wishes()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, wishes.add, "SIGHUP")
     await serving.start()
-    _rest_from_collecting()
+    rest_from_collecting()
     tasks = [asyncio.ensure_future(_reload_on(serving, notify, wishes))]
     if watch is not None:
         tasks.append(asyncio.ensure_future(watch.run(lambda: wishes.add("a changed file"))))
@@ -54,7 +60,7 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _rest_from_collecting() -> None:
+def rest_from_collecting() -> None:
     """Let the garbage collector leave alone what is there for good, and look less often.
 
     What a request leaves behind goes by its reference counts; a look at all that is cached holds up
@@ -63,6 +69,17 @@ def _rest_from_collecting() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def eager_task[T](
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], **options: Any
+) -> asyncio.Task[T]:
+    """A task that runs at once, up to where it first waits.
+
+    asyncio's own factory does not take the arguments that uvloop hands on, on Python 3.13.
+    """
+    options.pop("eager_start", None)
+    return asyncio.Task(work, loop=loop, eager_start=True, **options)
 
 
 class Wishes:

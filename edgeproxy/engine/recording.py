@@ -67,14 +67,14 @@ class Recording:
         if exchange.response is None or exchange.request.is_upgrade or not self._takes(exchange):
             return
         data = self._write(self._visit(exchange, fetched))
-        self._size += len(data)
-        if self._size > self.config.max_size:
+        if self._size + len(data) > self.config.max_size:
             log.warning("recording has ended: %s has its max_size", self.config.path)
             self.close()
             return
         assert self._file is not None
         try:
             self._file.write(data)
+            self._size = self._file.tell()  # other workers write there, too
         except OSError as error:
             log.error("recording has ended: %s: %s", self.config.path, error.strerror)
             self.close()

@@ -272,6 +272,9 @@ class RouteCore(Config):
         return self
 
 
+MAX_WORKERS = 512
+
+
 class PolicyCore(Config):
     """A policy of edgeproxy: which requests get which answers, and from where."""
 
@@ -283,6 +286,8 @@ class PolicyCore(Config):
     """Networks whose `X-Forwarded-For` and `Forwarded` are believed."""
     accelerator: Literal["on", "off"] = "on"
     """Let the front answer by itself what need not wait: the same bytes at a tenth of the cost."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    """Processes that serve on the same ports; `auto`: as many as there are cores."""
     encoded_slashes: bool = False
     """Let `%2F` through in paths; else such a path is refused."""
     origins: dict[Name, OriginConfig] = Field(default={})

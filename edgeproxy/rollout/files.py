@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from edgeproxy.errors import Fault, PolicyError
 from edgeproxy.plan import compile_plan
-from edgeproxy.policy.files import Source, sources
+from edgeproxy.policy.files import Source, merged, read_all, sources
 from edgeproxy.policy.installed import Registry
 from edgeproxy.policy.load import compose
 from edgeproxy.policy.model import OriginConfig
@@ -47,6 +47,13 @@ class PolicyFiles:
             return sources(self.paths)
         url = self.origins[-1].partition("=")[2] or self.origins[-1]
         return [("--origin", DEFAULT_POLICY.format(url=json.dumps(url)))]
+
+    def workers(self) -> int | str:
+        """What `workers` says in the files, which nobody has checked yet. Raises PolicyError."""
+        root = merged(read_all(self.sources()), [])
+        found = root.get("workers")
+        value = found.plain() if found is not None else 1
+        return value if isinstance(value, int | str) else 1
 
     def tests(self) -> list[Source]:
         """The tests beside the files, as they are now. PolicyError if one cannot be read."""

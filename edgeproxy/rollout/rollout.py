@@ -10,14 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from edgeproxy.app import App
-from edgeproxy.candidate import Candidate
 from edgeproxy.errors import Fault, PolicyError
 from edgeproxy.plan import Plan
 from edgeproxy.policy.files import Source
 from edgeproxy.policy.policy import Policy
 from edgeproxy.rollout.files import PolicyFiles
 from edgeproxy.rollout.history import Event, History
+from edgeproxy.rollout.stage import Stage, Trial
 
 log = logging.getLogger("edgeproxy")
 
@@ -36,7 +35,7 @@ class Refused(Exception):
 class Rollout:
     """The policies of one app: in force, kept, and on trial. One change at a time."""
 
-    def __init__(self, app: App, files: PolicyFiles, changed: Changed) -> None:
+    def __init__(self, app: Stage, files: PolicyFiles, changed: Changed) -> None:
         self.app = app
         self.history = History()
         self._files = files
@@ -79,12 +78,15 @@ class Rollout:
                 await self._put_in_force(plan, "rollback", by, why)
 
     async def _put_in_force(self, plan: Plan, event: Event, by: str, why: str) -> None:
-        is_other = plan.version != self.app.plan.version
+        former = self.app.plan
+        is_other = plan.version != former.version
         await self.app.load(plan)
         if self.app.candidate is not None and is_other:
             log.info("the trial of policy %s is over", self.app.candidate.plan.version)
-            self.app.drop_candidate()
+            await self.app.end_trial()
         log.info("policy %s is in force", plan.version)
+        if plan.policy.core.workers != former.policy.core.workers:
+            log.warning("`workers` counts from the next start")
         self._keep(plan.policy)
         await self._note(plan.policy, event, by, why)
         await self._changed(plan.policy)
@@ -159,7 +161,7 @@ class Rollout:
         why: str = "",
         *,
         tests: Sequence[Source] = (),
-    ) -> Candidate:
+    ) -> Trial:
         """Try the policy that `texts` make, if `tests` pass, on a share of the visitors, 0 for in
         shadow; without texts the one that is on trial. Raises Refused or PolicyError."""
         async with self._lock:
@@ -169,12 +171,13 @@ class Rollout:
                 with self._all_or_nothing("the candidate was not taken"):
                     plan = await self._built(texts, tests, beside=True)
                     candidate = await self._taken(plan, share)
-            candidate.share, candidate.by, candidate.why = share, by, why
+            candidate.by, candidate.why = by, why
+            await self.app.set_share(share)
             how = f"on {share * 100:g} % of the visitors" if share else "in shadow"
             log.info("policy %s is tried %s, by %s", candidate.plan.version, how, by)
             return candidate
 
-    async def _taken(self, plan: Plan, share: float) -> Candidate:
+    async def _taken(self, plan: Plan, share: float) -> Trial:
         if plan.version == self.app.plan.version:
             raise Refused("in-force", f"policy {plan.version} is in force")
         running = self.app.candidate
@@ -194,11 +197,11 @@ class Rollout:
         """End the trial; the version that was tried. Raises Refused."""
         async with self._lock:
             version = self._candidate().plan.version
-            self.app.drop_candidate()
+            await self.app.end_trial()
             log.info("the trial of policy %s was ended by %s", version, by)
             return version
 
-    def _candidate(self) -> Candidate:
+    def _candidate(self) -> Trial:
         if self.app.candidate is None:
             raise Refused("no-candidate", "no policy is on trial")
         return self.app.candidate

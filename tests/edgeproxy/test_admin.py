@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ import aiohttp
 import pytest
 
 from edgeproxy import cli
+from edgeproxy.addresses import BadAddress
 from edgeproxy.errors import PolicyError
 from edgeproxy.pages import Pages
 from edgeproxy.policy.load import parse
@@ -437,6 +439,21 @@ async def test_a_unix_socket_is_for_this_user_alone(
         arguments = ["cache", "stats", "--admin", f"unix:{path}"]
         assert await asyncio.to_thread(cli.main, arguments) == 0
     assert "memory: 0 objects" in capsys.readouterr().out
+
+
+async def test_a_unix_socket_is_taken_over_from_the_dead_alone(
+    pages: Pages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    policy = POLICY.replace("127.0.0.1:0", f"unix:{path}")
+    async with running(policy, origins={"site": pages.url}):
+        with pytest.raises(BadAddress, match=r"cannot listen for admin on .*in use"):
+            async with running(policy, origins={"site": pages.url}):
+                pass
+        arguments = ["cache", "stats", "--admin", f"unix:{path}"]
+        assert await asyncio.to_thread(cli.main, arguments) == 0
 
 
 async def test_an_address_in_use_stops_the_start(proxy: Proxy, pages: Pages) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +14,9 @@ from signal import SIGKILL, Signals
 
 import pytest
 from aiohttp import web
+
+WORKERS = os.environ.get("EDGEPROXY_TEST_WORKERS", "")
+"""How many workers `edgeproxy run` has wherever a journey starts it and does not say."""
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -105,6 +109,25 @@ class Child:
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _readers: list[asyncio.Task[None]] = field(default_factory=list)
 
+    @classmethod
+    async def run(cls, *arguments: str | Path, **env: str) -> Child:
+        """`edgeproxy run ARGUMENTS` on a free port, once it serves."""
+        if WORKERS and "--workers" not in arguments:
+            arguments = (*arguments, "--workers", WORKERS)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edgeproxy", "run", *map(str, arguments),
+            "--listen", "127.0.0.1:0",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **env},
+        )  # fmt: skip
+        child = cls(process)
+        try:
+            await child.read_on()
+        except BaseException:
+            await child.end()
+            raise
+        return child
+
     @property
     def port(self) -> int:
         return int(self.url.rstrip("/").rpartition(":")[2])
@@ -126,13 +149,20 @@ class Child:
 
     async def said(self, wanted: Callable[[str], bool], *, after: int = 0) -> str:
         """The first line that is `wanted`, once it is printed."""
-        async with asyncio.timeout(20), self._news:
+        async with asyncio.timeout(40), self._news:
             while True:
                 for line in (*self.out[after:], *self.err):
                     if wanted(line):
                         return line
                 assert self.process.returncode is None, "".join(self.err)
                 await self._news.wait()
+
+    async def said_since(self, before: int, wanted: Callable[[str], bool]) -> str:
+        """The same, of the messages from a number on."""
+        async with asyncio.timeout(40), self._news:
+            while not (found := [line for line in self.err[before:] if wanted(line)]):
+                await self._news.wait()
+            return found[0]
 
     def signal(self, number: Signals) -> None:
         self.process.send_signal(number)
@@ -147,12 +177,22 @@ class Child:
             await asyncio.gather(*self._readers)
         return status
 
+    def workers(self) -> list[int]:
+        """The processes that it has begun, by id."""
+        process = self.process.pid
+        return [
+            int(id) for id in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        ]
+
     def memory_bytes(self, key: str) -> int:
-        """`VmRSS`, what the process holds in memory, or `VmHWM`, the most it ever did."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(rf"^{key}:\s+(\d+) kB$", text, re.MULTILINE)
-        assert found is not None
-        return int(found[1]) * 1024
+        """`VmRSS`, what the processes hold in memory, or `VmHWM`, the most they ever did."""
+        total = 0
+        for process in (self.process.pid, *self.workers()):
+            text = Path(f"/proc/{process}/status").read_text()
+            found = re.search(rf"^{key}:\s+(\d+) kB$", text, re.MULTILINE)
+            assert found is not None
+            total += int(found[1]) * 1024
+        return total
 
 
 @pytest.fixture
@@ -160,15 +200,9 @@ async def edgeproxy_run() -> AsyncIterator[Callable[..., Awaitable[Child]]]:
     """Starts `edgeproxy run ARGUMENTS` on a free port, and gives it once it serves."""
     children: list[Child] = []
 
-    async def run(*arguments: str | Path) -> Child:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "edgeproxy", "run", *map(str, arguments),
-            "--listen", "127.0.0.1:0",
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        child = Child(process)
+    async def run(*arguments: str | Path, **env: str) -> Child:
+        child = await Child.run(*arguments, **env)
         children.append(child)
-        await child.read_on()
         return child
 
     yield run

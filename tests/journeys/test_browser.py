@@ -74,4 +74,4 @@ async def test_a_browser_loads_all_of_a_page_with_hits_and_misses(tmp_path: Path
         assert {entry["status"] for entry in proxy.log} <= {200, 404}  # a browser asks for an icon
         verdicts = {entry["cache"] for entry in proxy.log}
         assert {"hit", "miss"} <= verdicts
-        assert proxy.server.accelerator.remembered > 0
+        assert proxy.server.edge.accelerator.remembered > 0

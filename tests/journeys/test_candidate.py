@@ -192,7 +192,7 @@ async def test_in_shadow_the_front_goes_on_answering_and_each_request_is_seen(
 ) -> None:
     plain: Any = SimpleNamespace(is_plain=True)
     async with Pages(make_site(page="page")) as site, proxy_for(site) as proxy:
-        front = proxy.server.accelerator
+        front = proxy.server.edge.accelerator
         for _ in range(6):
             await proxy.get("/page")
         remembered = front.remembered
@@ -213,7 +213,7 @@ async def test_in_shadow_the_front_goes_on_answering_and_each_request_is_seen(
 
 async def test_when_the_shadow_is_behind_answers_come_from_memory_again(make_site: Any) -> None:
     async with Pages(make_site(page="page")) as site, proxy_for(site) as proxy:
-        front = proxy.server.accelerator
+        front = proxy.server.edge.accelerator
         for _ in range(6):
             await proxy.get("/page")
         candidate = await try_out(proxy, site, CANDIDATE, 0)

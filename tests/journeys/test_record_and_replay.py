@@ -67,7 +67,7 @@ async def test_a_recording_replays_without_change_until_the_policy_changes(
         policy = POLICY.format(file=file, url=site.url)
         async with running(policy) as proxy:
             await visit_all(proxy)
-            assert proxy.server.accelerator.remembered == 0
+            assert proxy.server.edge.accelerator.remembered == 0
             expected = len(proxy.log)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert SECRET.encode() not in file.read_bytes()

@@ -45,7 +45,7 @@ async def proxy(origin: Pages) -> AsyncIterator[Proxy]:
 
 
 def remembered(proxy: Proxy) -> int:
-    return proxy.server.accelerator.remembered
+    return proxy.server.edge.accelerator.remembered
 
 
 async def ask(proxy: Proxy, path: str = "/", **fields: str) -> Reply:

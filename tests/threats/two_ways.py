@@ -243,4 +243,4 @@ async def _compare(one: Proxy, other: Proxy, count: int, seed: int, found: Found
         if comparable(first) != comparable(second):
             told = f"request {found.requests}:\n{raw!r}"
             found.differences.append(f"{told}\naccelerated:\n{first!r}\nby the core:\n{second!r}")
-    found.remembered = one.server.accelerator.remembered
+    found.remembered = one.server.edge.accelerator.remembered

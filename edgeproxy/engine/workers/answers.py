@@ -1,21 +1,17 @@
-"""The admin listener of all workers together: who is asked, and how answers become one.
-
-A worker answers with the routes that it would have on a listener of its own. So a route that is not
-known here works as well: a question is put to one worker, and what changes something to all.
-"""
+"""How the answers of several workers become one, for the admin listener."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-Answer = tuple[int, dict[str, Any]]
-"""Status and JSON object, as a worker has them."""
+from edgeproxy.shadow import MAX_EXAMPLES
 
-Merge = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
+_ONCE = ("objects", "bytes", "max_bytes")  # of a tier that is shared
 
 
-def health(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def health(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of each origin the worst that a worker has seen: each finds out by itself."""
     worst: dict[str, dict[str, Any]] = {}
     for report in (one for answer in answers for one in answer["origins_unwell"]):
@@ -29,25 +25,55 @@ def _badness(report: Mapping[str, Any]) -> tuple[bool, float]:
     return report["state"] == "down", report["for_s"]
 
 
-def stats(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sums, but of what is shared only once."""
-    tiers = {tier["name"]: dict(tier) for tier in answers[0]["tiers"]}
-    for tier in (one for answer in answers[1:] for one in answer["tiers"]):
-        total = tiers[tier["name"]]
-        for key, value in tier.items():
-            if isinstance(value, bool) or not isinstance(value, int):
-                continue
-            is_once = tier["shared"] and key in ("objects", "bytes", "max_bytes")
-            total[key] = max(total[key], value) if is_once else total[key] + value
+def stats(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sums; how much there is of what is shared, only once."""
+    tiers: dict[str, dict[str, Any]] = {}
+    for tier in (one for answer in answers for one in answer["tiers"]):
+        total = tiers.setdefault(tier["name"], {"name": tier["name"], "shared": tier["shared"]})
+        for key in tier.keys() - {"name", "shared"}:
+            before = total.get(key, 0)
+            is_once = tier["shared"] and key in _ONCE
+            total[key] = max(before, tier[key]) if is_once else before + tier[key]
     return {**answers[0], "tiers": list(tiers.values())}
 
 
-def objects(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """All that is stored, with the worker that has it; what is shared only once."""
-    found = []
-    for number, answer in enumerate(answers):
-        for one in answer["objects"]:
-            if one["shared"] and number:
-                continue
-            found.append(one if one["shared"] else {**one, "worker": number + 1})
-    return {"objects": found}
+def objects(answers: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """What each has, by the number of the worker; what is shared only once."""
+    first = min(answers)
+    return {
+        "objects": [
+            one if one["shared"] else {**one, "worker": number}
+            for number, answer in sorted(answers.items())
+            for one in answer["objects"]
+            if number == first or not one["shared"]
+        ]
+    }
+
+
+def tried(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a candidate has done in all of them."""
+    shadows = [report["shadow"] for report in reports]
+    return {
+        "answers": _summed(report["answers"] for report in reports),
+        "answers_in_force": _summed(report["answers_in_force"] for report in reports),
+        "shadow": {
+            **_summed({k: v for k, v in one.items() if k != "kinds"} for one in shadows),
+            "kinds": _kinds(kind for one in shadows for kind in one["kinds"]),
+        },
+    }
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)
+
+
+def _kinds(kinds: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for one in kinds:
+        total = found.setdefault(one["kind"], {"kind": one["kind"], "count": 0, "examples": []})
+        total["count"] += one["count"]
+        total["examples"] = (total["examples"] + one["examples"])[:MAX_EXAMPLES]
+    return list(found.values())

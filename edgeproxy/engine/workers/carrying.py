@@ -13,6 +13,7 @@ from edgeproxy.engine.workers.channel import Message
 from edgeproxy.errors import Fault, Place, PolicyError
 from edgeproxy.http import Headers
 from edgeproxy.policy.files import Source
+from edgeproxy.policy.model import RecordConfig
 
 CARRIED_BYTES = 1024 * 1024
 """A larger answer is not carried; a worker that waited finds it on disk, or fetches it too."""
@@ -41,6 +42,15 @@ def read_faults(words: Iterable[dict[str, Any]]) -> PolicyError:
         Fault(each["code"], each["message"], Place(**each["place"]) if each["place"] else None)
         for each in words
     )
+
+
+def words_of_record(record: RecordConfig | None) -> dict[str, Any] | None:
+    return record.model_dump(mode="json") if record is not None else None
+
+
+def read_record(words: dict[str, Any] | None) -> RecordConfig | None:
+    """What was checked when it was written down; sizes are bytes by now."""
+    return RecordConfig(**{**words, "max_size": f"{words['max_size']}B"}) if words else None
 
 
 def words_of_marks(marks: Iterable[Mark]) -> list[list[Any]]:

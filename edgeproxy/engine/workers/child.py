@@ -9,15 +9,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from edgeproxy.engine.workers.channel import Channel, Handler, Lost, Refused
 
+PROGRAM = (sys.executable, "-P", "-m", "edgeproxy.engine.workers.worker")
 PING_EVERY_S = 5.0
 HUNG_S = 30.0
 """A worker that does not answer for so long serves nobody either. It is killed."""
 
-FAREWELL_S = 5.0  # between the end of the channel and that of the process
+FAREWELL_S = 1.0  # between the end of the channel and that of the process
 
 log = logging.getLogger("edgeproxy.workers")
 
@@ -25,10 +26,19 @@ log = logging.getLogger("edgeproxy.workers")
 class Child:
     """`channel` is open from the beginning; `is_ready` once it serves."""
 
-    def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel) -> None:
+    def __init__(
+        self,
+        number: int,
+        process: asyncio.subprocess.Process,
+        channel: Channel,
+        *,
+        ping_every_s: float = PING_EVERY_S,
+        hung_s: float = HUNG_S,
+    ) -> None:
         self.number = number
         self.process = process
         self.channel = channel
+        self._ping_every_s, self._hung_s = ping_every_s, hung_s
         self.is_ready = False
         self.started_s = time.monotonic()
 
@@ -37,25 +47,29 @@ class Child:
 
     @classmethod
     async def born(
-        cls, number: int, handlers: Mapping[str, Handler], descriptors: Iterable[int] = ()
+        cls,
+        number: int,
+        handlers: Mapping[str, Handler],
+        descriptors: Iterable[int] = (),
+        program: Sequence[str] = PROGRAM,
+        **times: float,
     ) -> Child:
-        """A new process, which inherits `descriptors`.
+        """A new process, which inherits `descriptors`. It is told that of its channel.
 
-        It is a program of its own rather than a fork: nothing of the supervisor is in it. In its
-        own process group, so that Ctrl-C in a terminal is heard by the supervisor alone.
+        It is a program of its own rather than a fork: nothing of the supervisor is in it. And it
+        has a session of its own, so that Ctrl-C in a terminal is heard by the supervisor alone.
         """
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "edgeproxy.engine.workers.worker",
-                str(theirs.fileno()),
+                *program, str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), *descriptors),
-                process_group=0,
+                start_new_session=True,
             )  # fmt: skip
         channel = Channel(handlers)
         await channel.open(ours)
-        return cls(number, process, channel)
+        return cls(number, process, channel, **times)
 
     async def ended(self) -> str:
         """Return when the process is no more: how it ended. One that hangs is killed."""
@@ -82,14 +96,14 @@ class Child:
 
     async def _ping(self) -> None:
         while True:
-            await asyncio.sleep(PING_EVERY_S)
+            await asyncio.sleep(self._ping_every_s)
             if not self.is_ready:  # a plugin may take its time to start
                 continue
             try:
-                async with asyncio.timeout(HUNG_S):
+                async with asyncio.timeout(self._hung_s):
                     await self.channel.ask("ping")
             except TimeoutError:
-                self.channel.close(f"it has not answered for {HUNG_S:.0f} s")
+                self.channel.close(f"it has not answered for {self._hung_s:g} s")
                 return
             except (Lost, Refused):
                 return

@@ -60,7 +60,7 @@ class Crew:
         cache: Cache
 
         async def marks(question: Message) -> Message:
-            cache.upkeep.heed(read_marks(question["marks"]))
+            cache.purges.heed(read_marks(question["marks"]))
             return NOTHING
 
         at_hub, at_worker = Channel(self.hub.handlers(number)), Channel({"marks": marks})

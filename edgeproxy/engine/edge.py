@@ -1,0 +1,121 @@
+"""One process's way from clients to origins: the front, the core, the app and the upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgeproxy.addresses import BadAddress
+from edgeproxy.app import App
+from edgeproxy.caching.neighbours import Neighbours
+from edgeproxy.engine.accelerator import Accelerator
+from edgeproxy.engine.flows import written
+from edgeproxy.engine.front import Front, FrontSettings, Peer
+from edgeproxy.engine.listening import ListenAddress
+from edgeproxy.engine.mitm import Core
+from edgeproxy.engine.pipe import PipeEnd, duplex
+from edgeproxy.engine.recording import Recording
+from edgeproxy.engine.upstream import Upstream
+from edgeproxy.log import AccessLog
+from edgeproxy.policy.model import Limits, RecordConfig
+from edgeproxy.policy.policy import Policy
+
+log = logging.getLogger("edgeproxy")
+
+Write = Callable[[dict[str, Any]], None]
+"""Takes an entry of the access log."""
+
+
+class Edge:
+    """`open` once `app` has a policy in force; `drain`, then `close`, whatever came of that."""
+
+    def __init__(
+        self,
+        listen: Sequence[ListenAddress],
+        *,
+        access_log: str = "auto",
+        write: Write | None = None,
+        neighbours: Neighbours | None = None,
+        record: RecordConfig | None = None,
+    ) -> None:
+        """`record` holds whatever policies say of it."""
+        if write is None and access_log != "off":
+            write = AccessLog(sys.stdout, access_log).write
+        self.urls: list[str] = []
+        self._listen = listen
+        self._upstream = Upstream()
+        self.app = App(self._upstream.fetch, write, neighbours)
+        self.accelerator = Accelerator(self.app)
+        self._record = record
+        self._recording: Recording | None = None
+        self._core: Core | None = None
+        self._front: Front | None = None
+        self._front_settings = FrontSettings(Limits())
+        self._streams: set[asyncio.Future[None]] = set()
+
+    async def open(self) -> None:
+        """Listen. Raises BadAddress."""
+        self._record_as(self.app.plan.policy)
+        self._core = Core(self.app)
+        self._front = Front(self._connect, self._settings, self.accelerator)
+        for address in self._listen:
+            self.urls.append((await self._front.listen(address)).url)
+
+    async def drain(self) -> None:
+        """Stop accepting, and let requests under way finish within the policy's time."""
+        if self._front is not None:
+            await self._front.stop(self.app.plan.limits.shutdown_timeout)
+        for stream in tuple(self._streams):
+            stream.cancel()
+        await asyncio.gather(*self._streams, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self.app.close()
+        self._end_recording()
+        await self._upstream.close()
+
+    def follow(self, policy: Policy) -> None:
+        """Do what `policy`, which is in force now, says of this process."""
+        try:
+            self._record_as(policy)
+        except BadAddress as error:
+            log.error("nothing is recorded: %s", error)
+
+    def _record_as(self, policy: Policy) -> None:
+        """Record what `policy` wants recorded. BadAddress if the file cannot be written."""
+        wanted = self._record or policy.core.record
+        if self._recording is not None and self._recording.config == wanted:
+            return
+        self._end_recording()
+        if wanted is not None:
+            try:
+                self.app.recorder = self._recording = Recording(wanted, written)
+            except OSError as error:
+                raise BadAddress(f"cannot record into {wanted.path}: {error.strerror}") from None
+
+    def _end_recording(self) -> None:
+        recording, self._recording, self.app.recorder = self._recording, None, None
+        if recording is not None:
+            recording.close()
+
+    def _settings(self) -> FrontSettings:
+        plan = self.app.plan
+        if self._front_settings.limits is not plan.limits:
+            self._front_settings = FrontSettings(
+                plan.limits,
+                plan.encoded_slashes,
+                plan.tls.context if plan.tls is not None else None,
+                plan.policy.core.accelerator == "on",
+            )
+        return self._front_settings
+
+    def _connect(self, peer: Peer) -> PipeEnd:
+        assert self._core is not None
+        near, far = duplex(peername=peer.peername, sockname=peer.sockname, scheme=peer.scheme)
+        stream = asyncio.ensure_future(self._core.handle_stream(far))
+        self._streams.add(stream)
+        stream.add_done_callback(self._streams.discard)
+        return near

@@ -1,0 +1,120 @@
+"""The supervisor: reserves addresses, holds the policies, and has workers serve as one."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from edgeproxy.addresses import BadAddress
+from edgeproxy.admin import Admin, PolicyRoutes
+from edgeproxy.engine.listening import ListenAddress
+from edgeproxy.engine.workers.carrying import words_of_record
+from edgeproxy.engine.workers.fleet import Fleet
+from edgeproxy.engine.workers.routes import CrewRoutes
+from edgeproxy.errors import PolicyError
+from edgeproxy.policy.model import RecordConfig
+from edgeproxy.policy.policy import Policy
+from edgeproxy.rollout import PolicyFiles, Rollout
+
+STOP_GRACE_S = 15.0  # beyond the policy's time for requests under way: for plugins to shut down
+
+BALANCES_PORTS = sys.platform == "linux"
+"""Whether the kernel spreads connections over sockets that listen on one port (SO_REUSEPORT)."""
+
+log = logging.getLogger("edgeproxy")
+
+
+class Supervisor:
+    """Policies served by `count` workers. `start`, `reload`, `stop`; `urls` once started."""
+
+    def __init__(
+        self,
+        policies: Sequence[Path],
+        origins: Sequence[str],
+        count: int,
+        *,
+        listen: Sequence[ListenAddress],
+        record: RecordConfig | None,
+        access_log: str,
+        log_level: str,
+    ) -> None:
+        self.urls: list[str] = []
+        self._count = count
+        self._listen = listen
+        self._record = record
+        self._access_log, self._log_level = access_log, log_level
+        self._reserved: list[socket.socket] = []
+        self._files = PolicyFiles(policies, origins, any(one.tls for one in listen))
+
+    @property
+    def version(self) -> str:
+        """That of the policy in force."""
+        return self._fleet.plan.version
+
+    async def start(self) -> None:
+        """Have all workers serve. Raises what keeps one from it, with nothing left behind."""
+        listen = [await self._reserve(address) for address in self._listen]
+        how = {
+            "listen": [asdict(address) for address in listen],
+            "paths": [str(path) for path in self._files.paths],
+            "origins": list(self._files.origins),
+            "record": words_of_record(self._record),
+            "access_log": self._access_log,
+            "log_level": self._log_level,
+        }
+        descriptors = [one.descriptor for one in listen if one.descriptor is not None]
+        self._fleet = Fleet(self._count, how, descriptors)
+        self._rollout = Rollout(self._fleet, self._files, self._follow)
+        routes = [*PolicyRoutes(self._rollout).routes(), *CrewRoutes(self._fleet.crew).routes()]
+        self._admin = Admin(routes)
+        try:
+            await self._rollout.start()
+            await self._admin.follow(self._fleet.plan.policy.core.admin)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _reserve(self, address: ListenAddress) -> ListenAddress:
+        """Where workers are to listen for `address`: nobody else may, and all of them can."""
+        if address.descriptor is not None:
+            shared = socket.socket(fileno=address.descriptor)
+            self.urls.append(address.bound_to(shared).url)
+            shared.detach()
+            return address
+        sock = await address.open()  # fails if anybody listens there
+        bound = address.bound_to(sock)
+        self.urls.append(bound.url)
+        if not BALANCES_PORTS:
+            self._reserved.append(sock)
+            return replace(address, descriptor=sock.fileno())
+        sock.close()
+        bound = replace(bound, reuse_port=True)
+        self._reserved.append(await bound.open())  # and does not listen: it gets no connection
+        return bound
+
+    async def reload(self, by: str = "reload") -> None:
+        """Put the policies as they are now in force, or log their faults and change nothing."""
+        with suppress(PolicyError):
+            await self._rollout.reload(by)
+
+    async def _follow(self, policy: Policy) -> None:
+        """Do what `policy`, which is in force now, says of this process."""
+        try:
+            await self._admin.follow(policy.core.admin)
+        except BadAddress as error:
+            log.error("the admin listener stays as it was: %s", error)
+
+    async def stop(self) -> None:
+        """Have the workers finish what is under way within the policy's time, and end."""
+        await self._admin.stop()
+        plan = getattr(self._fleet, "plan", None)
+        within_s = plan.limits.shutdown_timeout + STOP_GRACE_S if plan is not None else 0
+        await self._fleet.crew.stop(within_s)
+        await self._rollout.close()
+        for sock in self._reserved:
+            sock.close()

@@ -1,0 +1,306 @@
+"""A worker that dies, refuses or is told to end takes no other's requests along."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.journeys.conftest import Child
+from tests.journeys.crew import (
+    POLICY,
+    RUN,
+    TOKEN,
+    Origin,
+    Visitor,
+    admin,
+    by_worker,
+    visitors,
+    write,
+)
+
+
+@pytest.fixture
+async def origin(serve_app: Any) -> Origin:
+    origin = Origin()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", origin.answer)
+    origin.url = await serve_app(app)
+    return origin
+
+
+@pytest.fixture
+def serve(edgeproxy_run: Any, origin: Origin, tmp_path: Path) -> Callable[..., Any]:
+    async def serve(*arguments: Any, **how: Any) -> Child:
+        file = write(tmp_path, **how)
+        return await edgeproxy_run(  # type: ignore[no-any-return]
+            file, "--origin", origin.url, *arguments, EDGEPROXY_TOKEN=TOKEN
+        )
+
+    return serve
+
+
+ONCE = """\
+import os
+from edgeproxy.api import Config, Plugin as Base, hookimpl
+
+class Once(Config):
+    file: str = ""
+
+class Plugin(Base):
+    '''Starts in one process only.'''
+    Config = Once
+
+    @hookimpl
+    def startup(self):
+        if self.config.file:
+            os.close(os.open(self.config.file, os.O_CREAT | os.O_EXCL))
+"""
+
+
+@pytest.fixture
+def once(tmp_path: Path) -> Path:
+    """A folder of Python packages, with a plugin `acme_once`."""
+    folder = tmp_path / "packages"
+    info = folder / "acme_once-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-once\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[edgeproxy]\nacme_once = acme_once:Plugin\n")
+    (folder / "acme_once.py").write_text(ONCE)
+    return folder
+
+
+async def test_one_worker_that_refuses_keeps_a_policy_from_all(
+    serve: Any, edgeproxy_run: Any, origin: Origin, tmp_path: Path, once: Path
+) -> None:
+    text = "plugins: [acme_once]\n" + POLICY
+    file = write(tmp_path, text=text)
+    proxy = await edgeproxy_run(
+        file, "--origin", origin.url, EDGEPROXY_TOKEN=TOKEN, PYTHONPATH=str(once)
+    )
+    async with visitors(proxy) as found:
+        assert len(await by_worker(proxy, found)) == 2
+        write(tmp_path, "other", text=f"acme_once: {{{{file: {tmp_path}/taken}}}}\n" + text)
+        status, answer = await admin(tmp_path, "/policy/reload")
+        assert (status, answer["error"]["code"]) == (409, "policy-faults")
+        assert "File exists" in answer["error"]["message"]
+        assert {(await visitor.get("/hello"))[0] for visitor in found} == {"WORD"}
+        # And that was no end of it.
+        write(tmp_path, "other", text=text)
+        status, answer = await admin(tmp_path, "/policy/reload")
+        assert status == 200
+        assert {(await visitor.get("/hello"))[0] for visitor in found} == {"other"}
+
+
+async def test_faults_at_the_start_are_told_once(
+    edgeproxy_run: Any, tmp_path: Path, once: Path
+) -> None:
+    text = f"plugins: [acme_once]\nacme_once: {{{{file: {tmp_path}/taken}}}}\n" + POLICY
+    process = await asyncio.create_subprocess_exec(
+        *RUN, str(write(tmp_path, text=text)), "--listen", "127.0.0.1:0",
+        env={**os.environ, "EDGEPROXY_TOKEN": TOKEN, "PYTHONPATH": str(once)},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, said = await process.communicate()
+    assert process.returncode == 2
+    assert out == b""
+    assert said.splitlines()[-1].startswith(b"plugin 'acme_once' failed in startup: FileExists")
+    assert b"Traceback" not in said
+
+
+# ------------------------------------------------------------------------ one of them dies
+
+
+async def test_a_worker_that_is_killed_takes_only_its_own_requests_along(
+    serve: Any, origin: Origin
+) -> None:
+    proxy = await serve(disk=True)
+    victim, survivor = proxy.workers()
+    async with visitors(proxy) as found, visitors(proxy, 4) as others:
+        groups = await by_worker(proxy, found)
+        assert len(groups) == 2
+        await others[0].get("/stored")
+        origin.gate.clear()
+        asked = origin.asked.total()
+        asking = {
+            visitor: asyncio.ensure_future(visitor.get(f"/page{number}"))
+            for number, visitor in enumerate(found)
+        }
+        await origin.has_been_asked(asked + len(found))
+        os.kill(victim, SIGKILL)
+        await proxy.said(lambda line: "was killed by SIGKILL; another begins in 0.1 s" in line)
+        origin.gate.set()
+        await asyncio.wait(asking.values())
+        lost = {visitor for visitor, answer in asking.items() if answer.exception() is not None}
+        assert lost in [set(group) for group in groups.values()]
+    await replaced(proxy, survivor)
+    async with visitors(proxy, 32) as found:
+        assert len(await by_worker(proxy, found)) == 2
+        for visitor in found:
+            assert "; hit" in (await visitor.get("/stored"))[1]["cache-status"]
+    assert origin.asked["/stored"] == 1
+
+
+async def replaced(proxy: Child, survivor: int) -> None:
+    """Return when there are two workers that serve again."""
+    async with asyncio.timeout(40):
+        while True:
+            status, answer = await admin(proxy_folder(proxy), "/health")
+            workers = answer["workers"]
+            if status == 200 and len(workers) == 2:
+                assert survivor in [worker["process"] for worker in workers]
+                return
+            await asyncio.sleep(0.05)
+
+
+def proxy_folder(proxy: Child) -> Path:
+    arguments = Path(f"/proc/{proxy.process.pid}/cmdline").read_text().split("\0")
+    return Path(next(one for one in arguments if one.endswith("policy.yaml"))).parent
+
+
+async def test_one_that_fetches_for_all_and_dies_is_stood_in_for(
+    serve: Any, origin: Origin
+) -> None:
+    proxy = await serve()
+    async with visitors(proxy) as found:
+        groups = list((await by_worker(proxy, found)).values())
+        assert len(groups) == 2
+        origin.gate.clear()
+        leading = asyncio.ensure_future(groups[0][0].get("/page"))
+        await origin.has_been_asked(1)
+        following = [asyncio.ensure_future(visitor.get("/page")) for visitor in groups[1]]
+        for victim in proxy.workers():
+            if leading.done():
+                break
+            os.kill(victim, SIGKILL)
+            await asyncio.wait([leading, *following], return_when=asyncio.FIRST_COMPLETED)
+            break
+        origin.gate.set()
+        await asyncio.wait([leading, *following])
+        answers = [leading, *following]
+        whole = [one.result()[0] for one in answers if one.exception() is None]
+        assert set(whole) <= {"/page 1", "/page 2"}
+        # Whichever of the two it was: those of the other have their answer.
+        assert (leading.exception() is None) != (following[0].exception() is None)
+        assert len({one.exception() is None for one in following}) == 1
+
+
+async def test_one_that_is_told_to_end_finishes_and_is_replaced(serve: Any, origin: Origin) -> None:
+    proxy = await serve()
+    told, survivor = proxy.workers()
+    async with visitors(proxy) as found:
+        await by_worker(proxy, found)
+        origin.gate.clear()
+        asking = [asyncio.ensure_future(one.get(f"/{n}")) for n, one in enumerate(found)]
+        await origin.has_been_asked(len(found))
+        os.kill(told, SIGTERM)
+        origin.gate.set()
+        assert [body for body, _ in await asyncio.gather(*asking)] == [
+            f"/{n} 1" for n in range(len(found))
+        ]
+    await proxy.said(lambda line: "ended with exit status 0; another begins" in line)
+    await replaced(proxy, survivor)
+
+
+async def test_no_worker_outlives_its_supervisor(serve: Any) -> None:
+    proxy = await serve()
+    workers = proxy.workers()
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    await proxy.end(SIGKILL)  # waits until nobody holds its output any more
+    assert await reader.read() == b""
+    writer.close()
+    async with asyncio.timeout(20):
+        # They are nobody's children now: nothing but looking tells.
+        while any(map(is_alive, workers)):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def is_alive(process: int) -> bool:
+    """Whether the process runs; one that has ended may still be listed."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+# ------------------------------------------------------------------------ the end
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["the supervisor", "all processes"])
+async def test_stopping_under_load_fails_no_request(
+    serve: Any, origin: Origin, whole_group: bool
+) -> None:
+    """Also where a service manager sends the signal to every process of the service."""
+    proxy = await serve()
+    is_over = False
+    answered = Counter[str]()
+
+    async def visit(number: int) -> None:
+        while not is_over:
+            try:
+                visitor = await Visitor.come(proxy)
+            except ConnectionRefusedError:
+                return  # nobody listens any more
+            try:
+                answered[(await visitor.get("/hello"))[0]] += 1
+            finally:
+                visitor.leave()
+
+    visiting = [asyncio.ensure_future(visit(number)) for number in range(8)]
+    async with visitors(proxy, 8) as found:
+        origin.gate.clear()
+        asking = [asyncio.ensure_future(one.get(f"/{n}")) for n, one in enumerate(found)]
+        await origin.has_been_asked(len(found))
+        ending = [proxy.process.pid, *(proxy.workers() if whole_group else [])]
+        for process in ending:
+            os.kill(process, SIGTERM)
+        await asyncio.gather(*visiting)
+        origin.gate.set()
+        for body, fields in await asyncio.gather(*asking):
+            assert body.endswith(" 1")
+            assert fields["connection"] == "close"
+    is_over = True
+    async with asyncio.timeout(20):
+        assert await proxy.process.wait() == 0
+    assert answered["WORD"] > 0
+    assert not [line for line in proxy.err if "ERROR" in line or "Traceback" in line]
+
+
+async def test_what_does_not_finish_is_cut_when_time_is_up(serve: Any, origin: Origin) -> None:
+    text = POLICY.replace("shutdown_timeout: 10s", "shutdown_timeout: 200ms")
+    proxy = await serve(text=text)
+    async with visitors(proxy, 4) as found:
+        origin.gate.clear()
+        asking = [asyncio.ensure_future(one.get(f"/{n}")) for n, one in enumerate(found)]
+        await origin.has_been_asked(len(found))
+        assert await proxy.end(SIGTERM) == 0
+        for error in await asyncio.gather(*asking, return_exceptions=True):
+            assert isinstance(error, ConnectionError)
+        origin.gate.set()
+
+
+async def test_one_worker_needs_no_supervisor(serve: Any) -> None:
+    proxy = await serve("--workers", "1")
+    assert proxy.workers() == []
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many", "1000000"])
+async def test_a_number_that_cannot_be_is_wrong_use(tmp_path: Path, count: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *RUN,
+        "policy.yaml",
+        "--workers",
+        count,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    assert b"is not auto or a number from 1 to" in said
