@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.purges import public_url
-from edgeproxy.caching.rules import key_query
+from edgeproxy.caching.rules import key_parts, key_query
 from edgeproxy.caching.structured import items
 from edgeproxy.errors import ClientError, PluginError, UpstreamError
 from edgeproxy.fronting import (
@@ -126,7 +127,8 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
     if origin.static and method not in _CACHED_METHODS:
         return unsupported(method)
     if route.rule is not None:
-        target = Target(target.origin, target.path, key_query(target.query, route.rule.query))
+        query = key_query(target.query, route.rule.query, route.rule.ignore_query)
+        target = Target(target.origin, target.path, query)
     request = upstream_request(exchange, target, origin)
     if exchange.request.is_upgrade and route.websocket and not origin.static:
         return await tunnel(request, origin, fetch)
@@ -255,8 +257,8 @@ async def cache_key(
 
     One line each: the origin and the target, the public name if the origin is told it, the route
     if its filters change what is fetched, the policy if one beside it would store other answers,
-    and what plugins name. None of them can hold a line break: targets are canonical, and other
-    values are escaped by `repr`.
+    what the rule and what plugins name. None of them can hold a line break: targets are canonical,
+    and other values are escaped by `repr`.
     """
     lines = [f"{origin.name} {request.scheme}://{request.authority}{request.target}"]
     if not origin.static:  # it is told the public name, and may write it into its answer
@@ -265,6 +267,8 @@ async def cache_key(
         lines.append(f"route={route.name}")
     if route.is_apart:
         lines.append(f"policy={plan.version}")
+    if route.rule is not None and not route.rule.key.is_empty:
+        lines += rule_key(exchange, route.rule)
     for hook in route.phases.cache_key:
         parts = await run(plan, hook, Iterable, exchange)
         try:
@@ -275,6 +279,14 @@ async def cache_key(
         if exchange.trace is not None:
             exchange.trace.steps[-1].key = pairs
     return "\n".join(lines)
+
+
+def rule_key(exchange: Exchange, rule: CacheRule) -> list[str]:
+    """What a rule's `key` names of the request. Other caches are told that answers differ by it."""
+    exchange.varies_by.update(rule.key.headers)
+    if rule.key.cookies:
+        exchange.varies_by.add("cookie")
+    return [f"{name}={value}" for name, value in key_parts(rule, exchange.request)]
 
 
 def _key_line(name: Any, value: Any) -> str:

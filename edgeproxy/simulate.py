@@ -151,7 +151,9 @@ class Rules:
         takes_part, rule = self._rule(access.host, access.path)
         if not takes_part:
             return None
-        query = access.query if rule is None else key_query(access.query, rule.query)
+        query = access.query
+        if rule is not None:
+            query = key_query(query, rule.query, rule.ignore_query)
         key = access.host + access.path + ("" if query is None else f"?{query}")
         return Asked(
             access.at_s, access.is_head, key, access.status, access.bytes,

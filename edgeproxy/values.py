@@ -173,6 +173,9 @@ FieldName = Annotated[
 ]
 """A header field name, in lower case."""
 
+Token = Annotated[str, Field(pattern=f"^{TOKEN.pattern}$")]
+"""The name of a cookie, or another token (RFC 9110, section 5.6.2)."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A name given by the policy: lower case letters, digits, `-` and `_`."""
 

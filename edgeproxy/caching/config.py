@@ -8,7 +8,20 @@ from pydantic import Field, field_validator
 
 from edgeproxy.caching.encodings import Coding, zstd_compress
 from edgeproxy.plugin import Config
-from edgeproxy.values import Duration, Name, Size
+from edgeproxy.values import Duration, FieldName, Name, Size, Token
+
+
+class KeyParts(Config):
+    """What of a request stands in the cache key, besides the target."""
+
+    headers: tuple[FieldName, ...] = ()
+    """Fields by which answers differ though the origin does not say so in `Vary`."""
+    cookies: tuple[Token, ...] = ()
+    """Cookies by which answers differ; of a `Cookie` field only these count."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.headers or self.cookies)
 
 
 class CacheRule(Config):
@@ -28,7 +41,11 @@ class CacheRule(Config):
     stale_if_error: Duration = "1d"  # type: ignore[assignment]
     """How long a stale copy may be served while the origin fails."""
     query: Literal["keep", "sort", "drop"] | tuple[str, ...] = "keep"
-    """`keep`, `sort` or `drop` the query in the cache key, or a list of the names that count."""
+    """`keep`, `sort` or `drop` the query, or a list of the names that count."""
+    ignore_query: tuple[str, ...] = ()
+    """Names that do not count and are not sent on, such as `utm_*`."""
+    key: KeyParts = KeyParts()
+    """More of the request that answers depend on: `headers` and `cookies` by name."""
     heuristics: bool = True
     """Without stated freshness: a tenth of the time since `Last-Modified`."""
     heuristic_errors: bool = False

@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 from urllib.parse import unquote_plus
 
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.freshness import Unstorable, lifetime_s, why_not_stored
-from edgeproxy.http import Headers
+from edgeproxy.caching.variants import normalised
+from edgeproxy.http import Headers, Request
 
 
 def key_query(
-    query: str | None, setting: Literal["keep", "sort", "drop"] | Iterable[str]
+    query: str | None,
+    setting: Literal["keep", "sort", "drop"] | Iterable[str],
+    ignored: Sequence[str] = (),
 ) -> str | None:
-    """The part of `query` that stands in a cache key, for the `query` setting of a rule.
+    """The part of `query` that counts, for the `query` setting of a rule.
 
     `keep`: as it is. `sort`: its parameters in order of their spelling. `drop`: None. A list of
-    names: only those, sorted by name; several of one name keep their order. Names are compared
-    decoded. None if nothing is left.
+    names: only those, sorted by name; several of one name keep their order. What is `ignored` is
+    gone in any case. Names are compared decoded; one that ends in `*` stands for all that begin
+    so. None if nothing is left.
     """
     if query is None or setting == "drop":
         return None
-    if setting == "keep":
+    if setting == "keep" and not ignored:
         return query
-    parameters = [parameter for parameter in query.split("&") if parameter]
+    named = [(_name(p), p) for p in query.split("&") if p]
+    if ignored:
+        named = [(name, p) for name, p in named if not _is_among(ignored, name)]
     if setting == "sort":
-        return "&".join(sorted(parameters)) or None
-    wanted = frozenset(setting)
-    kept = [(name, p) for p in parameters if (name := _name(p)) in wanted]
-    return "&".join(p for _, p in sorted(kept, key=lambda pair: pair[0])) or None
+        named.sort(key=lambda pair: pair[1])
+    elif setting != "keep":
+        wanted = tuple(setting)
+        named = sorted((one for one in named if _is_among(wanted, one[0])), key=lambda one: one[0])
+    return "&".join(p for _, p in named) or None
 
 
 def _name(parameter: str) -> str:
     return unquote_plus(parameter.partition("=")[0])
+
+
+def _is_among(names: Sequence[str], name: str) -> bool:
+    return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in names)
+
+
+def key_parts(rule: CacheRule, request: Request) -> list[tuple[str, str]]:
+    """What a rule's `key` takes of a request: names, and values spelled out.
+
+    A field or cookie that is not there is another one than an empty one.
+    """
+    parts = [
+        (f"header {name}", repr(normalised(request.headers, name))) for name in rule.key.headers
+    ]
+    cookies = request.cookies() if rule.key.cookies else {}
+    return parts + [(f"cookie {name}", repr(cookies.get(name))) for name in rule.key.cookies]
 
 
 def policy_ttl_s(rule: CacheRule | None, status: int) -> float | None:

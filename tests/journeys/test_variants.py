@@ -253,3 +253,59 @@ async def test_a_field_that_is_spelt_otherwise_is_the_same_where_that_is_safe(
         assert asked == ["de, en"]
         await proxy.get("/", headers={"accept-language": "en, de"})  # another order is another wish
         assert asked == ["de, en", "en, de"]
+
+
+# ---------------------------------------------------------------- what a rule has in the key
+
+KEYED = """\
+version: 1
+origins: {app: {url: "http://app.example/", kind: http}}
+cache:
+  rules:
+    app:
+      ttl: 1h
+      ignore_query: [utm_*, fbclid]
+      query: sort
+      key: {headers: [x-app], cookies: [theme]}
+routes: [{name: app, cache: app}]
+"""
+
+
+async def test_a_rule_says_what_of_the_request_answers_depend_on(serve_app: Serve) -> None:
+    asked: list[str] = []
+
+    async def page(request: web.Request) -> web.Response:
+        asked.append(request.path_qs)
+        theme, app = request.cookies.get("theme"), request.headers.get("X-App")
+        return web.Response(text=f"{request.query_string} {theme} {app}")
+
+    app = web.Application()
+    app.router.add_get("/", page)
+    async with running(KEYED, origins={"app": await serve_app(app)}) as proxy:
+
+        async def get(target: str, cookie: str = "", name: str = "") -> Reply:
+            fields = {"cookie": cookie, "x-app": name}
+            sent = {field: value for field, value in fields.items() if value}
+            reply = await proxy.get(target, headers=sent)
+            await settled(proxy)
+            return reply
+
+        first = await get("/?b=2&utm_source=x&a=1", "theme=dark; id=1", "one")
+        assert first.body == b"a=1&b=2 dark one"
+        assert asked == ["/?a=1&b=2"]
+        # Browsers may keep it, caches in between not; and what it depended on is named.
+        assert "private" in first.headers["cache-control"]
+        assert {"cookie", "x-app"} <= set(first.headers["vary"].replace(" ", "").split(","))
+        same = await get("/?a=1&fbclid=7&b=2", "id=2; theme=dark", "one")
+        assert (same.body, "; hit" in same.cache_status) == (b"a=1&b=2 dark one", True)
+        assert (await get("/?a=1&b=2", "theme=light", "one")).body == b"a=1&b=2 light one"
+        assert (await get("/?a=1&b=2", "", "one")).body == b"a=1&b=2 None one"
+        assert (await get("/?a=1&b=2", "theme=dark", "two")).body == b"a=1&b=2 dark two"
+        assert len(asked) == 4
+        for _ in range(4):  # also once answers are remembered
+            for theme, name in (("dark", "one"), ("light", "one"), ("dark", "two")):
+                again = await get("/?a=1&b=2", f"theme={theme}", name)
+                assert again.body == f"a=1&b=2 {theme} {name}".encode()
+        assert len(asked) == 4
+        await proxy.server.app.plan.cache.purge(EVERYTHING)
+        assert "; hit" not in (await get("/?a=1&b=2", "theme=dark", "two")).cache_status

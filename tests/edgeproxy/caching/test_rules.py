@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgeproxy.caching.config import CacheConfig, CacheRule
-from edgeproxy.caching.rules import key_query, policy_ttl_s
+from edgeproxy.caching.rules import key_parts, key_query, policy_ttl_s
+from edgeproxy.http import Headers, Request
 
 
 @pytest.mark.parametrize(
@@ -24,12 +25,43 @@ from edgeproxy.caching.rules import key_query, policy_ttl_s
         ("pages=2", ("page",), None),
         ("a=1", (), None),
         ("&&a=1&", ("a",), "a=1"),
+        ("b_1=x&a=2&b_2=y", ("b_*",), "b_1=x&b_2=y"),
+        ("b=1&a=2", ("*",), "a=2&b=1"),
     ],
 )
 def test_the_query_in_the_key(
     query: str | None, setting: str | tuple[str, ...], expected: str | None
 ) -> None:
     assert key_query(query, setting) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("query", "setting", "expected"),
+    [
+        (None, "keep", None),
+        ("b=2&utm_source=x&a=1", "keep", "b=2&a=1"),
+        ("b=2&utm_source=x&a=1", "sort", "a=1&b=2"),
+        ("b=2&utm_source=x&a=1", "drop", None),
+        ("utm_source=x&utm_medium=y&fbclid", "keep", None),
+        ("utm%5Fsource=x&utm=1&fbclid2=3", "keep", "utm=1&fbclid2=3"),
+        ("utm_id=1&page=2", ("utm_id", "page"), "page=2"),
+    ],
+)
+def test_what_of_the_query_does_not_count(
+    query: str | None, setting: str | tuple[str, ...], expected: str | None
+) -> None:
+    assert key_query(query, setting, ("utm_*", "fbclid")) == expected  # type: ignore[arg-type]
+
+
+def test_what_of_a_request_stands_in_the_key() -> None:
+    rule = CacheRule.model_validate({"key": {"headers": ["X-App"], "cookies": ["theme", "lang"]}})
+    headers = Headers.of(("x-app", "1"), ("X-App", "2 , 3"), ("Cookie", "a=b; theme=dark"))
+    assert key_parts(rule, Request("GET", "site.example", "/", headers=headers)) == [
+        ("header x-app", "'1,2,3'"),
+        ("cookie theme", "'dark'"),
+        ("cookie lang", "None"),
+    ]
+    assert key_parts(CacheRule(), Request("GET", "site.example", "/", headers=headers)) == []
 
 
 @pytest.mark.parametrize(
