@@ -12,6 +12,7 @@ from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.neighbours import Neighbours
 from edgeproxy.caching.purges import Mark, Purges, Selection
 from edgeproxy.candidate import Candidate
+from edgeproxy.explain.live import Explained, announce
 from edgeproxy.health import Health
 from edgeproxy.http import Exchange, Fetch, Response
 from edgeproxy.live import Live, LivePlans
@@ -33,8 +34,8 @@ class App:
     """What the engines drive: `handle` an exchange, then `finish` it.
 
     `plan` is the one in force, and is swapped whole. While a policy is tried there is a `candidate`
-    besides: then `plan_for` says which of the two decides. `purges` and `health` outlive every
-    plan: no reload brings back what was purged, or forgets which origins are down.
+    besides: then `plan_for` says which of the two decides. `purges`, `health` and `explained`
+    outlive every plan: no reload brings back what was purged, or forgets which origins are down.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class App:
         self.recorder: Recorder | None = None
         self.purges = Purges()
         self.health = Health(time.time)
+        self.explained = Explained()
         self._write = write
         self._neighbours = neighbours
         self._plans = LivePlans()
@@ -199,6 +201,8 @@ class App:
         except BaseException:
             self._plans.end(exchange)
             raise
+        if exchange.trace is not None:
+            announce(plan, exchange, response)
         if response.tunnel is not None:  # both ends may talk for days, and need no policy for it
             self._plans.end(exchange)
         return response
@@ -210,6 +214,8 @@ class App:
         exchange.policy = exchange.policy or live.plan.version
         if self.recorder is not None:
             self.recorder.finish(exchange)
+        if exchange.trace is not None:
+            self.explained.keep(live.plan, exchange)
         if self._write is None and not live.plan.phases.finish and self.candidate is None:
             self._plans.end(exchange)
             return

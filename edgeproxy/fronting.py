@@ -40,8 +40,9 @@ _OVERRIDES = (
     "x-method-override", "x-original-host", "x-original-method", "x-original-uri",
     "x-original-url", "x-rewrite-url", "x-url-scheme",
 )  # fmt: skip
+_OURS = ("host", "content-length", "edge-explain")  # the last is a token for us
 _NEVER_SENT_ON = frozenset(
-    name.encode() for name in ("host", "content-length", *HOP_BY_HOP, *_FORWARDED, *_OVERRIDES)
+    name.encode() for name in (*_OURS, *HOP_BY_HOP, *_FORWARDED, *_OVERRIDES)
 )
 _NEVER_SENT_TO_STATIC = _NEVER_SENT_ON | {name.encode() for name in _PERSONAL}
 

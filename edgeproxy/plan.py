@@ -28,7 +28,7 @@ from edgeproxy.hooks import Hooks
 from edgeproxy.http import Exchange, Fact, Origin, Target
 from edgeproxy.policy.certificates import ServerNames
 from edgeproxy.policy.faults import compile_fault
-from edgeproxy.policy.model import BackendRef, Limits, OriginConfig
+from edgeproxy.policy.model import BackendRef, ExplainConfig, Limits, OriginConfig
 from edgeproxy.policy.patterns import Network
 from edgeproxy.policy.policy import Clause, LoadedPlugin, Policy
 from edgeproxy.policy.policy import Route as PolicyRoute
@@ -113,6 +113,7 @@ class Plan:
     trusted_proxies: tuple[Network, ...]
     encoded_slashes: bool
     limits: Limits
+    explain: ExplainConfig | None
     tls: ServerNames | None
     plugins: tuple[LoadedPlugin, ...]
     logged_facts: tuple[Fact[Any], ...]
@@ -171,6 +172,7 @@ def compile_plan(
         trusted_proxies=policy.core.trusted_proxies,
         encoded_slashes=policy.core.encoded_slashes,
         limits=policy.core.limits,
+        explain=policy.core.explain,
         tls=policy.core.tls.server_names() if policy.core.tls else None,
         plugins=policy.plugins,
         logged_facts=tuple(

@@ -73,13 +73,15 @@ class Trace:
     """What happened to one exchange: the matches that were tried, and the steps, in order.
 
     `attempts` is None if the journey ended before a route was wanted. `asked` is what the origin
-    was sent, `received` the head of its answer, as it may be stored.
+    was sent, `received` the head of its answer, as it may be stored. `is_asked_for`: the client
+    has asked for it, and may be told.
     """
 
     steps: list[Step] = field(default_factory=list)
     attempts: list[Attempt] | None = None
     asked: Request | None = None
     received: Response | None = None
+    is_asked_for: bool = False
 
     def begin(self, step: Step, exchange: Exchange, arguments: Sequence[Any]) -> Watch:
         """Look at what `step` may change, before it runs."""

@@ -10,6 +10,7 @@ from edgeproxy import __version__
 from edgeproxy.admin.cache import CacheRoutes
 from edgeproxy.admin.messages import answer
 from edgeproxy.admin.policy import PolicyRoutes
+from edgeproxy.admin.requests import RequestRoutes
 from edgeproxy.app import App
 from edgeproxy.rollout import Rollout
 
@@ -33,4 +34,5 @@ def app_routes(app: App) -> list[web.RouteDef]:
         web.get("/health", health),
         web.get("/version", version),
         *CacheRoutes(app).routes(),
+        *RequestRoutes(app).routes(),
     ]

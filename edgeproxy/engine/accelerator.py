@@ -154,6 +154,7 @@ class Accelerator:
         )
         is_alone = exchange.request.query is not None or not head.keep_alive
         is_alone = is_alone or self._app.recorder is not None  # who has to see every exchange
+        is_alone = is_alone or exchange.trace is not None  # and is told what others are not
         if not tail or is_alone or not recall.is_able or self._app.candidate is not None:
             return Begun(self._app, exchange)
         visitor = recall.meet(who, tail, exchange)

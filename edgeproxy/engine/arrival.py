@@ -6,6 +6,7 @@ import functools
 import ipaddress
 
 from edgeproxy.addresses import Network, client_address
+from edgeproxy.explain import live as explain
 from edgeproxy.http import (
     Address,
     Body,
@@ -45,6 +46,8 @@ def arrived(
     exchange = Exchange(request, peer_address(peer))
     if plan.trusted_proxies:
         believe_proxies(exchange, plan)
+    if plan.explain is not None:
+        explain.begin(exchange, plan.explain)
     return exchange
 
 

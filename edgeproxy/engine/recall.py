@@ -300,4 +300,6 @@ def _joined(known: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
 def _is_repeatable(plan: Plan) -> bool:
     """Whether every plugin says that the same exchange always gets the same of it, and nobody has
     to be told of each request."""
-    return not plan.phases.finish and all(plugin.instance.repeatable for plugin in plan.plugins)
+    is_sampled = plan.explain is not None and plan.explain.sample > 0
+    is_observed = bool(plan.phases.finish) or is_sampled
+    return not is_observed and all(plugin.instance.repeatable for plugin in plan.plugins)

@@ -173,6 +173,7 @@ def _upstream(plan: Plan, decision: Decision) -> Upstream | None:
         method=asked.method if asked else exchange.request.method,
         url=_url(asked.scheme, asked.authority, asked.path, asked.query) if asked else url,
         headers=_fields(asked.headers) if asked else (),
+        was_asked=asked is not None,
     )
 
 

@@ -6,19 +6,26 @@ import argparse
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from edgeproxy.decision import assumed
 from edgeproxy.explain.arriving import arriving, moment
 from edgeproxy.explain.building import explain
 from edgeproxy.explain.explanation import Explanation
 from edgeproxy.explain.telling import has_colours, tell
+from edgeproxy.explain.tokens import make_token
 from edgeproxy.http import Exchange, Fetch, Headers
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.load import load
+from edgeproxy.values import Duration
+
+MAX_SPAN_S = 30 * 86400
 
 Network = Callable[[], AbstractAsyncContextManager[Fetch]]
 """The way to the origins, opened when `--live` asks for it."""
@@ -52,6 +59,12 @@ def add_command(commands: Any, network: Network) -> None:
     parser.add_argument(
         "--status", type=int, default=200, metavar="N", help="the origin's assumed status"
     )
+    parser.add_argument(
+        "--token", action="store_true", help="print a token that explains requests to URL's host"
+    )
+    parser.add_argument(
+        "--for", default="10m", metavar="TIME", help="how long it is good, default %(default)s"
+    )
     parser.add_argument("--live", action="store_true", help="ask the origin, once")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
 
@@ -60,6 +73,9 @@ def main(options: argparse.Namespace) -> int:
     """0: explained; 2: wrong use, or a policy with faults."""
     plan = compile_plan(load(options.policy))
     try:
+        if options.token:
+            print(_token(plan, options))
+            return 0
         exchange, answer = _exchange(plan, options), _assumed(options)
     except ValueError as error:
         print(f"edgeproxy explain: {error}", file=sys.stderr)
@@ -95,6 +111,19 @@ def _exchange(plan: Plan, options: argparse.Namespace) -> Exchange:
         facts=dict(pair for text in getattr(options, "as") for pair in _facts(text)),
         at_s=moment(options.at) if options.at else None,
     )
+
+
+def _token(plan: Plan, options: argparse.Namespace) -> str:
+    if plan.explain is None or plan.explain.key is None:
+        raise ValueError("the policy has no key for tokens; write explain: {key: '${env:NAME}'}")
+    try:
+        span_s = TypeAdapter[float](Duration).validate_python(getattr(options, "for"))
+    except ValidationError as error:
+        raise ValueError(f"--for: {error.errors()[0]['msg']}") from None
+    if not 0 < span_s <= MAX_SPAN_S:
+        raise ValueError("--for: a token is good for up to 30d")
+    host = arriving(plan, options.url).request.host
+    return make_token(plan.explain.key.value, host, time.time() + span_s)
 
 
 def _assumed(options: argparse.Namespace) -> Fetch:

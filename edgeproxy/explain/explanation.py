@@ -38,13 +38,17 @@ class KnownFact:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One key of a match: what was seen and what the policy wants. `is_told`: `seen` is known."""
+    """One key of a match: what was seen and what the policy wants.
+
+    `is_told`: `seen` is known. `is_of_body`: it is from what the client has sent as content.
+    """
 
     key: str
     held: bool
     wanted: Any
     seen: Any
     is_told: bool = True
+    is_of_body: bool = False
     plugin: str = ""
     place: str = ""
     error: str = ""
@@ -106,14 +110,15 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The origin that was chosen, what it is asked, and with which fields. `chosen_by` is why."""
+    """The origin that was chosen, by what, and what it was asked, or would be if it had to be."""
 
     origin: str
     place: str
     chosen_by: str
     method: str
     url: str
-    headers: tuple[Field, ...] = ()  # none if it was not asked
+    headers: tuple[Field, ...] = ()
+    was_asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

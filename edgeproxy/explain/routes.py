@@ -85,6 +85,7 @@ def _clause(clause: PolicyClause, outcome: Outcome) -> Clause:
         wanted=clause.matcher.model_dump(mode="json", exclude_unset=True, by_alias=True),
         seen=outcome.seen if is_told else None,
         is_told=is_told,
+        is_of_body=clause.matcher.max_body_bytes > 0,
         plugin=clause.plugin.name,
         place=told_place(clause.place),
         error=outcome.error,

@@ -113,7 +113,8 @@ class _Teller:
             place = f", {upstream.place}" if upstream.place else ""
             chosen_by = f"; chosen by {upstream.chosen_by}" if upstream.chosen_by else ""
             yield f"{upstream.origin}{place}{chosen_by}"
-            yield f"{upstream.method} {printable(upstream.url)}"
+            would = "" if upstream.was_asked else "not asked, it would be "
+            yield f"{would}{upstream.method} {printable(upstream.url)}"
             yield from _fields(upstream.headers, "  ")
 
     def _answer(self, of: Explanation) -> Iterator[str]:

@@ -5,6 +5,7 @@ Plugins add sections, match keys and filters; `edgeproxy.policy.load` joins them
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,6 @@ from pydantic import (
     Field,
     PrivateAttr,
     WithJsonSchema,
-    field_validator,
     model_validator,
 )
 
@@ -91,12 +91,24 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MIN_TOKEN_LENGTH = 16
 
 
+def _long_enough(what: str) -> Callable[[Secret], Secret]:
+    def check(secret: Secret) -> Secret:
+        if len(secret.value) < MIN_TOKEN_LENGTH:
+            raise ValueError(
+                f"the {what} has fewer than {MIN_TOKEN_LENGTH} characters and could be guessed; "
+                "make one with: openssl rand -hex 32"
+            )
+        return secret
+
+    return check
+
+
 class AdminConfig(Config):
     """A second listener, for operators and their tools: health, cache, purges, reloads."""
 
     listen: str = "127.0.0.1:8079"
     """`HOST:PORT`, or `unix:` and the whole path of a socket."""
-    token: Secret
+    token: Annotated[Secret, AfterValidator(_long_enough("token"))]
     """What every request has to show, at least 16 characters; named, never written here."""
     allow_remote: bool = False
     """Listen also on an address that other machines can reach."""
@@ -110,16 +122,6 @@ class AdminConfig(Config):
     def host_and_port(self) -> tuple[str, int]:
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
-
-    @field_validator("token")
-    @classmethod
-    def _long_enough(cls, token: Secret) -> Secret:
-        if len(token.value) < MIN_TOKEN_LENGTH:
-            raise ValueError(
-                f"the token has fewer than {MIN_TOKEN_LENGTH} characters and could be guessed; "
-                "make one with: openssl rand -hex 32"
-            )
-        return token
 
     @model_validator(mode="after")
     def _good_address(self) -> AdminConfig:
@@ -185,6 +187,19 @@ class RecordConfig(Config):
     """Fields and query parameters that are redacted besides those that always are."""
     keep_cookies: tuple[str, ...] = ("ep_*",)
     """Cookies whose values are recorded, as globs: those that decide what is served."""
+
+
+class ExplainConfig(Config):
+    """Explanations of requests while they are served: for who shows a token, and of samples."""
+
+    key: Annotated[Secret, AfterValidator(_long_enough("key"))] | None = None
+    """Signs tokens, at least 16 characters; named, never written here. Else there are none."""
+    keep: int = Field(default=20, ge=1, le=1000)
+    """How many explanations are kept for the admin listener."""
+    sample: float = Field(default=0, ge=0, le=1)
+    """The share of all requests that are explained unasked; none of them is answered quickly."""
+    redact: tuple[str, ...] = ()
+    """Fields that are hidden in what is kept, besides those that always are."""
 
 
 class TlsConfig(Config):
@@ -300,6 +315,8 @@ class PolicyCore(Config):
     """Certificates for `--listen-tls`."""
     state: StateConfig = StateConfig()
     """What is kept of policies that were in force."""
+    explain: ExplainConfig | None = None
+    """Explanations of requests while they are served; none without this section."""
     record: RecordConfig | None = None
     """A recording of requests, to be replayed; none without this section."""
     filters: tuple[Any, ...] = ()

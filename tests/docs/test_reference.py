@@ -18,6 +18,7 @@ from edgeproxy.policy.installed import Broken, installed
 from edgeproxy.policy.model import (
     AdminConfig,
     CertificateConfig,
+    ExplainConfig,
     Limits,
     MatchCore,
     OriginConfig,
@@ -158,6 +159,7 @@ def test_plugins_are_those_that_ship() -> None:
         ("policy.md", "## Origins", OriginConfig),
         ("policy.md", "### Paths", PathMatch),
         ("policy.md", "## Admin", AdminConfig),
+        ("policy.md", "## Explain", ExplainConfig),
         ("tls.md", "# TLS", TlsConfig),
         ("reload.md", "## Go back", StateConfig),
         ("replay.md", "## Record", RecordConfig),

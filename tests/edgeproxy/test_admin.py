@@ -77,7 +77,7 @@ POLICY_CHANGES = [
 CHANGES = ["/purge", "/invalidate", "/cache/verify", *POLICY_CHANGES]
 VIEWS = [
     "/health", "/version", "/cache/objects", "/cache/stats", "/cache/why?url=http://a.org/",
-    "/policy", "/policy/status", "/policy/history",
+    "/policy", "/policy/status", "/policy/history", "/requests", "/requests/0",
 ]  # fmt: skip
 
 

@@ -1,10 +1,12 @@
-"""Row 36: what is confidential in a request or an answer is in no log and on no error page."""
+"""Row 36: what is confidential in a request or an answer is in no log, on no error page and in no
+explanation."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import io
+import json
 import logging
 from typing import Any
 
@@ -44,6 +46,7 @@ POLICY = """\
 version: 1
 plugins: [keyed]
 keyed: {token: "${env:EDGEPROXY_TEST_TOKEN}"}
+explain: {key: "${env:EDGEPROXY_TEST_TOKEN}", sample: 1, keep: 1000}
 origins:
   site:
     url: http://127.0.0.1:1/
@@ -74,7 +77,7 @@ def _requests() -> list[bytes]:
     )
     query = f"?token={CANARIES['query']}&x=1"
     form = f"password={CANARIES['form']}"
-    json = f'{{"password": "{CANARIES["json"]}"}}'
+    document = f'{{"password": "{CANARIES["json"]}"}}'
     upload = CANARIES["upload"] * 400
     anonymous = "Host: site.example\r\n"
     heads = [
@@ -95,7 +98,7 @@ def _requests() -> list[bytes]:
         f"POST /form{query} HTTP/1.1\r\n{fields}Content-Type: application/x-www-form-urlencoded\r\n"
         f"Content-Length: {len(form)}\r\n\r\n{form}",
         f"POST /a{query} HTTP/1.1\r\n{fields}Content-Type: application/json\r\n"
-        f"Content-Length: {len(json)}\r\n\r\n{json}",
+        f"Content-Length: {len(document)}\r\n\r\n{document}",
         f"POST /a{query} HTTP/1.1\r\n{fields}Content-Length: {len(upload)}\r\n\r\n{upload}",
         f"POST /a{query} HTTP/1.1\r\n{fields}Content-Length: 99\r\n\r\n{form}",
         f"POST /a{query} HTTP/1.1\r\n{fields}Transfer-Encoding: chunked\r\n\r\n{form}\r\n",
@@ -164,6 +167,9 @@ async def test_no_canary_is_logged_or_shown_on_an_error_page(
             for entry in proxy.log:
                 AccessLog(stream, style).write(entry)
         assert len(proxy.log) >= 8
+        explained = proxy.server.app.explained
+        ids = [one["id"] for one in explained.summaries()]
+        assert len(ids) >= 8
     out, err = capfd.readouterr()
     places = {
         "the access log": "".join(stream.getvalue() for stream in written),
@@ -173,6 +179,8 @@ async def test_no_canary_is_logged_or_shown_on_an_error_page(
         "standard output": out,
         "standard error": err,
         "an answer": shown.decode("latin-1"),
+        "the list of requests": json.dumps(explained.summaries()),
+        "an explanation": json.dumps([explained.find(id) for id in ids]),
     }
     found = [
         f"{name} in {place}"

@@ -50,6 +50,12 @@ def objects(answers: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def requests(answers: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """What each has explained, the latest first."""
+    found = (one for answer in answers.values() for one in answer["requests"])
+    return {"requests": sorted(found, key=lambda one: str(one["at"]), reverse=True)}
+
+
 def tried(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a candidate has done in all of them."""
     shadows = [report["shadow"] for report in reports]

@@ -37,6 +37,8 @@ class CrewRoutes:
             web.get("/cache/stats", self._merged(lambda found: answers.stats([*found.values()]))),
             web.get("/cache/objects", self._merged(answers.objects)),
             web.get("/cache/object", self._merged(answers.objects)),
+            web.get("/requests", self._merged(answers.requests)),
+            web.get("/requests/{id}", self._merged(lambda found: next(iter(found.values())))),
             web.route("*", "/{path:.*}", self._any),
         ]
 
