@@ -1,4 +1,4 @@
-"""Python's collector of cycles, kept from walking again and again through what is being built."""
+"""Python's collector of cycles, kept from walking again and again through what stays."""
 
 from __future__ import annotations
 
@@ -18,3 +18,14 @@ def paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def rest() -> None:
+    """Leave alone what is there for good, and look less often: for a program that begins to serve.
+
+    What a request leaves behind goes by its reference counts; a look at all that is cached holds up
+    every client for tens of milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

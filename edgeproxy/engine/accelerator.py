@@ -29,9 +29,9 @@ class Begun:
         self.exchange = exchange
         self.learn: Callable[[bytes, bytes], None] | None = None  # given head and body as sent
         self._app = app
-        self._gate: asyncio.Future[None] | None = None
+        self._gate = asyncio.Event()  # open: its fetches may go
         self._interim: Callable[[int, Headers], None] | None = None
-        self._is_open = self._is_taken = False
+        self._is_taken = False
         self._task = asyncio.Task(
             app.handle(exchange, self._fetch), loop=asyncio.get_running_loop(), eager_start=True
         )
@@ -67,9 +67,7 @@ class Begun:
 
     def open(self) -> None:
         """Let its fetches go: the core has it, or nobody needs it but the cache."""
-        self._is_open = True
-        if self._gate is not None and not self._gate.done():
-            self._gate.set_result(None)
+        self._gate.set()
 
     def abandon(self) -> None:
         """The client has left. If the core has taken it, it is the core's to end."""
@@ -84,10 +82,7 @@ class Begun:
         self._app.background(closing)
 
     async def _fetch(self, origin: Origin, request: Request) -> Response:
-        while not self._is_open:
-            if self._gate is None:
-                self._gate = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._gate)
+        await self._gate.wait()
         request.on_interim = self._interim
         return await self._app.fetch(origin, request)
 
@@ -152,20 +147,17 @@ class Accelerator:
             head.target.decode("ascii"),
             Headers([(b"Host", head.authority), *head.fields]),
         )
-        is_alone = exchange.request.query is not None or not head.keep_alive
-        is_alone = is_alone or self._app.recorder is not None  # who has to see every exchange
-        is_alone = is_alone or exchange.trace is not None  # and is told what others are not
-        if not tail or is_alone or not recall.is_able or self._app.candidate is not None:
+        if not tail or not recall.is_able or self._is_alone(head, exchange):
             return Begun(self._app, exchange)
         visitor = recall.meet(who, tail, exchange)
         if visitor.audience is None:
             return Begun(self._app, exchange)
-        answer = visitor.audience.answers.get(line)
+        answer = visitor.audience.get(line)
         if answer is not None:
             wire = self._given(recall, visitor, answer, line, time.time())
             if wire is not None:
                 return wire
-        if not recall.is_worth_learning(visitor, line):
+        if not recall.is_worth_learning(line):
             begun = Begun(self._app, exchange)
             if exchange.hit is not None:
                 recall.note_hit(line)
@@ -173,8 +165,19 @@ class Accelerator:
         watched = WatchedExchange.of(exchange)
         begun = Begun(self._app, watched)
         if watched.hit is not None:
-            begun.learn = partial(recall.learn, visitor, line, watched)
+            begun.learn = partial(recall.learn, visitor.audience, visitor.logged, line, watched)
         return begun
+
+    def _is_alone(self, head: RequestHead, exchange: Exchange) -> bool:
+        """Whether nobody else may have its answer, or somebody has to see the exchange itself."""
+        app = self._app
+        return (
+            exchange.request.query is not None  # which may force a variant
+            or not head.keep_alive  # its answer says so
+            or exchange.trace is not None  # it is told what others are not
+            or app.recorder is not None
+            or app.candidate is not None
+        )
 
     def _recalling(self) -> Recall:
         """The memory for the plan in force, an empty one after a reload."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 
-from edgeproxy.addresses import Network, client_address
+from edgeproxy.addresses import Network, client_address, unmapped
 from edgeproxy.explain import live as explain
 from edgeproxy.http import (
     Address,
@@ -31,7 +31,7 @@ def arrived(
 ) -> Exchange:
     """The exchange for a request that came from the address `peer`.
 
-    Its path stands as it came until `settle` has made it canonical.
+    Its path stands as it came until `settle_path` has made it canonical.
     """
     path, _, query = target.partition("?")
     request = Request(
@@ -86,9 +86,7 @@ def settle_path(exchange: Exchange, plan: Plan) -> None:
 @functools.lru_cache(maxsize=4096)
 def peer_address(text: str) -> Address:
     """The address of a socket's other end, IPv4 where it is mapped into IPv6."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    return unmapped(ipaddress.ip_address(text.partition("%")[0]))
 
 
 def is_bodyless(exchange: Exchange, response: Response) -> bool:

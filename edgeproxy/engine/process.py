@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from edgeproxy import collector
 from edgeproxy.engine.systemd import Notify
 from edgeproxy.rollout.watch import Watch
 
@@ -44,7 +44,7 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
         loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, wishes.add, "SIGHUP")
     await serving.start()
-    rest_from_collecting()
+    collector.rest()
     tasks = [asyncio.ensure_future(_reload_on(serving, notify, wishes))]
     if watch is not None:
         tasks.append(asyncio.ensure_future(watch.run(lambda: wishes.add("a changed file"))))
@@ -58,17 +58,6 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
         task.cancel()
     await serving.stop()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def rest_from_collecting() -> None:
-    """Let the garbage collector leave alone what is there for good, and look less often.
-
-    What a request leaves behind goes by its reference counts; a look at all that is cached holds up
-    every client for tens of milliseconds.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def eager_task[T](

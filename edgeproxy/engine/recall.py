@@ -13,7 +13,7 @@ in the tier, is fresh, and has not been marked by a purge.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,11 +104,8 @@ class Pattern:
         return self._text % ages
 
 
-@dataclass(slots=True)
-class Audience:
-    """Visitors whom the plan cannot tell apart, and what they are told, by request line."""
-
-    answers: dict[bytes, Remembered]
+type Audience = dict[bytes, Remembered]
+"""What visitors are told whom the plan cannot tell apart, by request line."""
 
 
 @dataclass(slots=True)
@@ -137,7 +134,6 @@ class Recall:
         levels, self._purges = plan.cache.levels, plan.cache.purges
         self._get = levels.tiers[0].get if levels.tiers else None
         self._first = levels.tiers[0].name if levels.tiers else ""
-
         self._from_s = 0.0  # when the plugins were last asked for their revisions
         self._revisions: tuple[Any, ...] = ()
 
@@ -152,7 +148,7 @@ class Recall:
         visitor = self._visitors.get((who, tail))
         if visitor is None or visitor.audience is None:
             return None
-        answer = visitor.audience.answers.get(line)
+        answer = visitor.audience.get(line)
         return None if answer is None else (visitor, answer)
 
     def _look_at_plugins(self, now_s: float) -> None:
@@ -165,7 +161,7 @@ class Recall:
     def forget(self, visitor: Visitor, line: bytes) -> None:
         """Drop an answer that is none any more."""
         if visitor.audience is not None:
-            visitor.audience.answers.pop(line, None)
+            visitor.audience.pop(line, None)
 
     def meet(self, who: str, tail: bytes, exchange: Exchange) -> Visitor:
         """The visitor who asks for the first time, with such a tail, in `exchange`."""
@@ -211,14 +207,14 @@ class Recall:
         if audience is None:
             if len(self._audiences) >= MAX_VISITORS:
                 self._start_over()
-            audience = self._audiences[traits] = Audience({})
+            audience = self._audiences[traits] = {}
         return audience
 
     # ------------------------------------------------------------ learning
 
-    def is_worth_learning(self, visitor: Visitor, line: bytes) -> bool:
+    def is_worth_learning(self, line: bytes) -> bool:
         """Whether the next answer should be decided under watch: it was a hit before."""
-        return visitor.audience is not None and line in self._hits
+        return line in self._hits
 
     def note_hit(self, line: bytes) -> None:
         """A hit, whoever asked: the next audience that asks is worth learning for."""
@@ -227,21 +223,30 @@ class Recall:
         self._hits.add(line)
 
     def learn(
-        self, visitor: Visitor, line: bytes, exchange: WatchedExchange, head: bytes, body: bytes
+        self,
+        audience: Audience,
+        logged: Mapping[str, Any],
+        line: bytes,
+        exchange: WatchedExchange,
+        head: bytes,
+        body: bytes,
     ) -> None:
-        """Remember what was sent for `line`: a hit, decided under watch."""
-        hit, audience = exchange.hit, visitor.audience
+        """Remember what was sent for `line`: a hit, decided under watch.
+
+        `logged` is what the log says of each visitor anyway.
+        """
+        hit = exchange.hit
         assert hit is not None
         if self._has_new_questions(exchange.reads):
             self._start_over()
             return
-        if audience is None or exchange.reads.is_alone or hit.tier != self._first:
+        if exchange.reads.is_alone or hit.tier != self._first:
             return
         pattern = Pattern(head, hit, exchange.cache_status, self._browser_ttl_s(exchange.route))
-        audience.answers[line] = answer = Remembered(hit, self._keeps, pattern, body)
+        audience[line] = answer = Remembered(hit, self._keeps, pattern, body)
         if self._wants_log:
             entry = access_log.entry(exchange, self.plan.logged_facts)
-            answer.log = {name: entry[name] for name in entry if name not in visitor.logged}
+            answer.log = {name: entry[name] for name in entry if name not in logged}
         self._answers += 1
         if self._answers > MAX_ANSWERS:
             self._start_over()

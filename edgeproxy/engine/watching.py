@@ -6,7 +6,7 @@ thing: what is read while it is worked out is the fact's own business.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from edgeproxy.http import Exchange, Facts, Headers, Request
@@ -168,10 +168,26 @@ class WatchedRequest(Request):
         return WatchedCookies(_cookies(self), self._reads)
 
 
+def _noticed(cls: type, name: str, note: Callable[[Any], None]) -> Any:
+    """The field `name` of `cls`; to read it is noted first."""
+    field = vars(cls)[name]
+
+    def read(owner: Any) -> Any:
+        note(owner)
+        return field.__get__(owner)
+
+    return property(read, field.__set__)
+
+
+def _aims(introduction: Introduction) -> None:
+    introduction.is_targeted = True
+
+
 class Introduction(Request):
     """What is known of a visitor before any target: to read one is noted in `is_targeted`."""
 
     __slots__ = ("is_targeted",)
+    is_targeted: bool
 
     @classmethod
     def of(cls, request: Request) -> Introduction:
@@ -180,27 +196,8 @@ class Introduction(Request):
         introduction.is_targeted = False
         return introduction
 
-    @property
-    def method(self) -> str:
-        self.is_targeted = True
-        return _METHOD.__get__(self)  # type: ignore[no-any-return]
-
-    @method.setter
-    def method(self, value: str) -> None:
-        _METHOD.__set__(self, value)
-
-    @property
-    def path(self) -> str:
-        self.is_targeted = True
-        return _PATH.__get__(self)  # type: ignore[no-any-return]
-
-    @path.setter
-    def path(self, value: str) -> None:
-        _PATH.__set__(self, value)
-
-
-_METHOD: Any = vars(Request)["method"]
-_PATH: Any = vars(Request)["path"]
+    method: Any = _noticed(Request, "method", _aims)
+    path: Any = _noticed(Request, "path", _aims)
 
 
 def _cookies(request: WatchedRequest) -> dict[str, str]:
@@ -232,6 +229,14 @@ class WatchedFacts(Facts):
         return super().known()
 
 
+def _asks_for_client(exchange: WatchedExchange) -> None:
+    exchange.reads.client |= exchange.reads.matters
+
+
+def _is_alone(exchange: WatchedExchange) -> None:
+    exchange.reads.is_alone = True
+
+
 class WatchedExchange(Exchange):
     """An exchange whose reads are noted in `reads`."""
 
@@ -250,44 +255,7 @@ class WatchedExchange(Exchange):
         watched.facts = WatchedFacts(reads)
         return watched
 
-    @property
-    def client(self) -> Any:
-        self.reads.client |= self.reads.matters
-        return _CLIENT.__get__(self)
-
-    @client.setter
-    def client(self, value: Any) -> None:
-        _CLIENT.__set__(self, value)
-
-    @property
-    def id(self) -> str:
-        self.reads.is_alone = True
-        return _ID.__get__(self)  # type: ignore[no-any-return]
-
-    @id.setter
-    def id(self, value: str) -> None:
-        _ID.__set__(self, value)
-
-    @property
-    def started_s(self) -> float:
-        self.reads.is_alone = True
-        return _STARTED.__get__(self)  # type: ignore[no-any-return]
-
-    @started_s.setter
-    def started_s(self, value: float) -> None:
-        _STARTED.__set__(self, value)
-
-    @property
-    def at_s(self) -> float:
-        self.reads.is_alone = True
-        return _AT.__get__(self)  # type: ignore[no-any-return]
-
-    @at_s.setter
-    def at_s(self, value: float) -> None:
-        _AT.__set__(self, value)
-
-
-_AT: Any = vars(Exchange)["at_s"]
-_CLIENT: Any = vars(Exchange)["client"]
-_ID: Any = vars(Exchange)["id"]
-_STARTED: Any = vars(Exchange)["started_s"]
+    client: Any = _noticed(Exchange, "client", _asks_for_client)
+    id: Any = _noticed(Exchange, "id", _is_alone)
+    started_s: Any = _noticed(Exchange, "started_s", _is_alone)
+    at_s: Any = _noticed(Exchange, "at_s", _is_alone)

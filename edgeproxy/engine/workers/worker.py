@@ -14,12 +14,12 @@ from pathlib import Path
 
 import uvloop
 
-from edgeproxy import log
+from edgeproxy import collector, log
 from edgeproxy.addresses import BadAddress
 from edgeproxy.admin import Within, app_routes
 from edgeproxy.engine.edge import Edge
 from edgeproxy.engine.listening import ListenAddress
-from edgeproxy.engine.process import eager_task, rest_from_collecting
+from edgeproxy.engine.process import eager_task
 from edgeproxy.engine.workers.carrying import (
     read_marks,
     read_record,
@@ -104,7 +104,7 @@ class Worker:
             return Message({"faults": words_of_faults(error)})
         except BadAddress as error:
             return Message({"bad_address": str(error)})
-        rest_from_collecting()
+        collector.rest()
         return NOTHING
 
     async def stop(self, _: Message) -> Message:

@@ -211,3 +211,17 @@ def deep_site(clock: Clock) -> Site:
 
 async def text(answer: Answer) -> str:
     return b"".join([chunk async for chunk in answer.response.body]).decode()
+
+
+async def turns(count: int = 10) -> None:
+    """Let everything run that can."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def content(answer: Answer) -> bytes:
+    """All that comes, as an engine takes it."""
+    try:
+        return b"".join([piece async for piece in answer.response.body])
+    finally:
+        await answer.response.body.close()

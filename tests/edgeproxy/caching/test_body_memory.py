@@ -9,7 +9,7 @@ import pytest
 from edgeproxy.caching.cache import Cache
 from edgeproxy.http import Headers, Response
 
-from .conftest import Chunks, Clock, DictTier, FakeOrigin, Site, page, text
+from .conftest import Chunks, Clock, DictTier, FakeOrigin, Site, page, text, turns
 
 FRESH = "max-age=60"
 
@@ -25,12 +25,6 @@ def small_site(clock: Clock) -> Site:
 def stream(chunks: Chunks, length: int | None = None) -> Response:
     head = page(cache_control=FRESH)
     return Response(head.status, Headers(head.headers.fields), chunks.body(length))
-
-
-async def turns() -> None:
-    """Let everything run that can."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("length", [None, 800_000])
@@ -63,7 +57,7 @@ async def test_two_large_fetches_do_not_fit_together(small_site: Site) -> None:
     slow = Chunks(*[b"x" * 100_000] * 3, gated=True)
     site.origin.will(stream(slow, 300_000), stream(Chunks(b"y" * 300_000), 300_000))
     one = asyncio.ensure_future(site.get("one"))
-    await turns()
+    await turns(5)
     two = await site.get("two")
     assert "detail=no_memory" in two.status
     assert len(await text(two)) == 300_000
@@ -83,7 +77,7 @@ async def test_a_fetch_that_fails_or_is_given_up_gives_back(small_site: Site) ->
     assert site.cache.body_memory.used == 0
     site.origin.will(stream(Chunks(b"x" * 100_000, gated=True)))
     client = asyncio.ensure_future(site.get())
-    await turns()
+    await turns(5)
     client.cancel()
     await asyncio.gather(client, return_exceptions=True)
     await site.cache.settled()

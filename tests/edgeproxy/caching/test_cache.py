@@ -13,7 +13,7 @@ from edgeproxy.caching.errand import Answer
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Headers, Request, Response
 
-from .conftest import BrokenTier, Chunks, Clock, DictTier, FakeOrigin, Site, down, page, text
+from .conftest import BrokenTier, Chunks, Clock, DictTier, FakeOrigin, Site, down, page, text, turns
 
 FRESH = "max-age=60"
 
@@ -392,7 +392,7 @@ async def test_stale_while_revalidate_asks_once_in_the_background(
         answer = await site.get(rule=settings)
         assert (answer.verdict, await text(answer)) == ("stale", "old")
         assert answer.status == "edgeproxy; hit; ttl=-10; detail=memory"
-    await turns()
+    await turns(5)
     site.origin.release()
     await site.cache.settled()
     assert site.fetches == 2
@@ -517,7 +517,7 @@ async def test_no_client_waits_for_a_probe_and_there_is_one_at_a_time(site: Site
             answer = await site.get(key, rule=settings)
             assert answer.status == "edgeproxy; hit; ttl=-3; detail=origin_down"
             assert str(answer.cause) == "connection_refused"
-    await turns()
+    await turns(5)
     assert site.fetches == before + 1
     site.origin.release()
     await site.cache.settled()
@@ -640,16 +640,10 @@ async def test_tags_are_stored(site: Site) -> None:
 # ---------------------------------------------------------------- many clients at once
 
 
-async def turns() -> None:
-    """Let everything run that can."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
 async def together(site: Site, clients: int, **fields: str) -> list[Answer]:
     site.origin.hold()
     waiting = [asyncio.ensure_future(site.get(**fields)) for _ in range(clients)]
-    await turns()
+    await turns(5)
     site.origin.release()
     return await asyncio.gather(*waiting)
 
@@ -689,7 +683,7 @@ async def test_clients_do_not_queue_for_what_cannot_be_shared(site: Site) -> Non
     await site.get()
     site.origin.hold()
     waiting = [asyncio.ensure_future(site.get()) for _ in range(10)]
-    await turns()
+    await turns(5)
     assert site.fetches == 11
     site.origin.release()
     assert {(await task).status for task in waiting} == {
@@ -724,7 +718,7 @@ async def test_followers_of_another_variant_get_their_own(site: Site) -> None:
     site.origin.hold()
     languages = ["de", "fr", "it"] * 10
     waiting = [asyncio.ensure_future(site.get(accept_language=one)) for one in languages]
-    await turns()
+    await turns(5)
     site.origin.release()
     answers = await asyncio.gather(*waiting)
     assert [await text(a) for a in answers] == languages
@@ -736,7 +730,7 @@ async def test_keys_that_look_like_variants_share_no_fetch(site: Site) -> None:
     site.origin.hold()
     one = asyncio.ensure_future(site.get("key", accept_encoding="gzip"))
     other = asyncio.ensure_future(site.get("key\0accept-encoding=gzip", accept_encoding="gzip"))
-    await turns()
+    await turns(5)
     site.origin.release()
     assert {(await one).verdict, (await other).verdict} == {"miss"}
     assert site.fetches == 2
@@ -766,7 +760,7 @@ async def test_a_follower_with_credentials_does_not_take_another_s_answer(site: 
     site.origin.hold()
     one = asyncio.ensure_future(site.get())
     other = asyncio.ensure_future(site.get(authorization="Basic x"))
-    await turns()
+    await turns(5)
     site.origin.release()
     assert [await text(await one), await text(await other)] == ["open", "secret"]
 
@@ -775,7 +769,7 @@ async def test_followers_of_a_failed_leader_get_one_try_together(site: Site) -> 
     site.origin.will(down(), page(cache_control=FRESH))
     site.origin.hold()
     waiting = [asyncio.ensure_future(site.get()) for _ in range(10)]
-    await turns()
+    await turns(5)
     site.origin.release()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(results[0], UpstreamError)
@@ -787,7 +781,7 @@ async def test_an_origin_that_is_down_is_not_stormed(site: Site) -> None:
     site.origin.will(down())
     site.origin.hold()
     waiting = [asyncio.ensure_future(site.get()) for _ in range(100)]
-    await turns()
+    await turns(5)
     site.origin.release()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, UpstreamError) for result in results)
@@ -799,7 +793,7 @@ async def test_an_origin_that_answers_503_is_not_stormed(site: Site) -> None:
     site.origin.will(page(status=503))
     site.origin.hold()
     waiting = [asyncio.ensure_future(site.get()) for _ in range(100)]
-    await turns()
+    await turns(5)
     site.origin.release()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert site.fetches == 2
@@ -821,7 +815,7 @@ async def test_a_hook_that_fails_is_its_own_client_s_problem(site: Site) -> None
     site.origin.will(RuntimeError("a hook"), page(cache_control=FRESH))
     site.origin.hold()
     waiting = [asyncio.ensure_future(site.get()) for _ in range(3)]
-    await turns()
+    await turns(5)
     site.origin.release()
     first, *others = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(first, RuntimeError)
@@ -841,9 +835,9 @@ async def test_followers_are_served_when_the_leader_leaves(site: Site) -> None:
     site.origin.will(page(cache_control=FRESH))
     site.origin.hold()
     leader = asyncio.ensure_future(site.get())
-    await turns()
+    await turns(5)
     followers = [asyncio.ensure_future(site.get()) for _ in range(5)]
-    await turns()
+    await turns(5)
     await leave(leader)
     site.origin.release()
     assert {(await follower).verdict for follower in followers} == {"collapsed"}
@@ -854,7 +848,7 @@ async def test_a_fetch_ends_when_nobody_waits(site: Site) -> None:
     site.origin.will(page(cache_control=FRESH))
     site.origin.hold()
     clients = [asyncio.ensure_future(site.get()) for _ in range(3)]
-    await turns()
+    await turns(5)
     for client in clients:
         await leave(client)
     await site.cache.settled()
@@ -869,9 +863,9 @@ async def test_a_private_answer_is_closed_when_its_client_has_left(site: Site) -
     site.origin.will(Response(200, Headers.of(("Cache-Control", "private")), chunks.body()))
     site.origin.hold()
     leader = asyncio.ensure_future(site.get())
-    await turns()
+    await turns(5)
     follower = asyncio.ensure_future(site.get())
-    await turns()
+    await turns(5)
     await leave(leader)
     site.origin.will(
         Response(200, Headers.of(("Cache-Control", "private")), chunks.body()),
@@ -886,7 +880,7 @@ async def test_closing_ends_what_is_under_way(site: Site) -> None:
     site.origin.will(page(cache_control=FRESH))
     site.origin.hold()
     client = asyncio.ensure_future(site.get())
-    await turns()
+    await turns(5)
     await site.cache.close()
     with pytest.raises(UpstreamError):
         await client
@@ -941,7 +935,7 @@ async def test_followers_do_not_wait_for_what_is_too_large(site: Site) -> None:
     site.origin.hold()
     leader = asyncio.ensure_future(site.get())
     follower = asyncio.ensure_future(site.get())
-    await turns()
+    await turns(5)
     site.origin.release()
     assert await text(await follower) == "own"
     assert len(await text(await leader)) == 2_000_000
@@ -1000,7 +994,7 @@ async def test_a_large_fetch_goes_on_for_a_follower(site: Site) -> None:
     chunks.let(3)
     leader = await site.get()
     follower = asyncio.ensure_future(site.get())
-    await turns()
+    await turns(5)
     await leader.response.body.close()
     chunks.let(10)
     assert len(await text(await follower)) == 600_000
@@ -1108,10 +1102,10 @@ async def test_forget_reaches_what_is_being_fetched(site: Site) -> None:
     site.origin.will(page("old", cache_control=FRESH), page("new", cache_control=FRESH))
     site.origin.hold()
     before = asyncio.ensure_future(site.get())
-    await turns()
+    await turns(5)
     await site.cache.forget("key")
     after = asyncio.ensure_future(site.get())
-    await turns()
+    await turns(5)
     site.origin.release()
     assert [await text(await before), await text(await after)] == ["old", "new"]
     assert await text(await site.get()) == "new"

@@ -11,13 +11,12 @@ import pytest
 
 from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
-from edgeproxy.caching.errand import Answer
 from edgeproxy.caching.parts import PART_BYTES
 from edgeproxy.caching.purges import Selection
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Body, Headers, Request, Response
 
-from .conftest import Chunks, Clock, DictTier, FakeOrigin, Site, down, page
+from .conftest import Chunks, Clock, DictTier, FakeOrigin, Site, content, down, page, turns
 
 FILM = random.Random(1).randbytes(5 * PART_BYTES + 12_345)
 MAX_OBJECT_SIZE = 2 * PART_BYTES
@@ -65,19 +64,6 @@ def site(clock: Clock, film: Film) -> Site:
     origin.will(film)
     cache = Cache(tiers, max_object_size=MAX_OBJECT_SIZE, now=clock)
     return Site(clock, origin, tiers, cache)
-
-
-async def turns() -> None:
-    """Let everything run that can."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def content(answer: Answer) -> bytes:
-    try:
-        return b"".join([piece async for piece in answer.response.body])
-    finally:
-        await answer.response.body.close()
 
 
 def parts(*numbers: int) -> list[str]:

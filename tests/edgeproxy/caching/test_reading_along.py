@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from edgeproxy.caching.cache import Cache
-from edgeproxy.caching.errand import Answer
 from edgeproxy.caching.purges import Selection
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Response
 
-from .conftest import Chunks, Clock, DictTier, FakeOrigin, Site, page, text
+from .conftest import Chunks, Clock, DictTier, FakeOrigin, Site, content, page, text, turns
 
 FRESH = "max-age=60"
 BLOCKS = [bytes([65 + number]) * 100_000 for number in range(8)]
@@ -29,20 +28,6 @@ def large(chunks: Chunks, length: int | None = None, **fields: str) -> Response:
     else:
         head.headers.remove("Content-Length")
     return Response(head.status, head.headers, chunks.body(length))
-
-
-async def turns() -> None:
-    """Let everything run that can."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def content(answer: Answer) -> bytes:
-    """All that comes, as an engine takes it."""
-    try:
-        return b"".join([piece async for piece in answer.response.body])
-    finally:
-        await answer.response.body.close()
 
 
 async def take(pieces: AsyncIterator[bytes], size: int) -> bytes:
