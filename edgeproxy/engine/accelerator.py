@@ -137,7 +137,7 @@ class Accelerator:
 
         Without a `tail`, of HTTP/1.0 for example, it is like no other.
         """
-        recall = self._recalling()
+        recall = self.recalling()
         exchange = arrived(
             recall.plan,
             peer,
@@ -179,7 +179,7 @@ class Accelerator:
             or app.candidate is not None
         )
 
-    def _recalling(self) -> Recall:
+    def recalling(self) -> Recall:
         """The memory for the plan in force, an empty one after a reload."""
         if self._recall is None or self._recall.plan is not self._app.plan:
             self._recall = Recall(self._app.plan, self._app.is_logging)

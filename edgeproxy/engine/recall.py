@@ -26,6 +26,9 @@ from edgeproxy.plan import Plan
 
 MAX_VISITORS = 16384
 MAX_ANSWERS = 65536
+MAX_SHARE = 0.5
+"""Of the memory tier's size, in bytes of answers: a client that varies what is asked makes many."""
+
 MAX_TAIL_BYTES = 2048
 """A longer header section is not remembered: so visitors take 32 MiB at most."""
 
@@ -37,6 +40,11 @@ class Remembered:
     """An answer as bytes. `wire` gives them as of a moment; what ages in them is filled in."""
 
     __slots__ = ("_from_s", "_hit", "_keeps", "_pattern", "_until_s", "_wire", "body", "log")
+
+    @staticmethod
+    def takes_bytes(head: bytes, body: bytes) -> int:
+        """The memory of an answer, besides a body that is only referred to."""
+        return 2 * len(head) + (len(body) if len(body) <= COPIED_BYTES else 0)
 
     def __init__(
         self, hit: Hit, keeps: Callable[[Hit], bool], pattern: Pattern, body: bytes
@@ -117,13 +125,15 @@ class Visitor:
 
 
 class Recall:
-    """The memory of answers under one plan."""
+    """The memory of answers under one plan: `bytes` of them, `max_bytes` at the most."""
 
     def __init__(self, plan: Plan, wants_log: bool) -> None:
         self.plan = plan
         self._visitors: OrderedDict[tuple[str, bytes], Visitor] = OrderedDict()
         self._audiences: dict[tuple[Any, ...], Audience] = {}
         self._answers = 0
+        self.bytes = 0  # of answers, and of each body that they refer to, once
+        self._bodies: dict[int, bytes] = {}  # by identity
         self._hits: set[bytes] = set()  # lines that were hits
         self._fields: tuple[str, ...] = ()
         self._cookies: tuple[str, ...] = ()
@@ -134,6 +144,8 @@ class Recall:
         levels, self._purges = plan.cache.levels, plan.cache.purges
         self._get = levels.tiers[0].get if levels.tiers else None
         self._first = levels.tiers[0].name if levels.tiers else ""
+        size = levels.tiers[0].stats().get("max_bytes", 0) if levels.tiers else 0
+        self.max_bytes = int(MAX_SHARE * size)
         self._from_s = 0.0  # when the plugins were last asked for their revisions
         self._revisions: tuple[Any, ...] = ()
 
@@ -240,15 +252,23 @@ class Recall:
         if self._has_new_questions(exchange.reads):
             self._start_over()
             return
-        if exchange.reads.is_alone or hit.tier != self._first:
+        if exchange.reads.is_alone or hit.tier != self._first or not self._is_settled(hit):
             return
         pattern = Pattern(head, hit, exchange.cache_status, self._browser_ttl_s(exchange.route))
         audience[line] = answer = Remembered(hit, self._keeps, pattern, body)
         if self._wants_log:
             entry = access_log.entry(exchange, self.plan.logged_facts)
             answer.log = {name: entry[name] for name in entry if name not in logged}
+        self._count(head, body)
+
+    def _count(self, head: bytes, body: bytes) -> None:
+        """Take an answer into account; at a bound, all are learned anew."""
         self._answers += 1
-        if self._answers > MAX_ANSWERS:
+        self.bytes += Remembered.takes_bytes(head, body)
+        if id(body) not in self._bodies:  # what it refers to may have left the tier
+            self._bodies[id(body)] = body
+            self.bytes += len(body)
+        if self._answers > MAX_ANSWERS or self.bytes > self.max_bytes:
             self._start_over()
 
     def _browser_ttl_s(self, route: str | None) -> int | None:
@@ -268,7 +288,12 @@ class Recall:
     def _start_over(self) -> None:
         self._visitors.clear()
         self._audiences.clear()
-        self._answers = 0
+        self._bodies.clear()
+        self._answers = self.bytes = 0
+
+    def _is_settled(self, hit: Hit) -> bool:
+        """Whether its codings have been made: a hit that is remembered would never ask for them."""
+        return not self.plan.cache.encodings or hit.entry.encoded is not None
 
     def _keeps(self, hit: Hit) -> bool:
         """Whether the tier still has what the answer was made of, and no purge has marked it."""

@@ -175,6 +175,25 @@ async def test_age_goes_on(proxy: Proxy) -> None:
     assert f"max-age={60 + age}" in reply.headers["cache-control"]
 
 
+async def test_a_client_that_varies_what_it_asks_fills_no_memory(tmp_path: Path) -> None:
+    """Each Accept-Encoding makes an audience of its own, and each answer is a copy of the page."""
+    policy = POLICY.replace("memory: {}", "memory: {max_size: 400KiB}")
+    async with (
+        Pages(small_site(tmp_path / "site", index="x" * 9000)) as pages,
+        running(policy, origins={"site": pages.url}) as proxy,
+    ):
+        await ask_until_remembered(proxy)
+        recall = proxy.server.edge.accelerator.recalling()
+        assert recall.max_bytes == 200 * 1024
+        most = 0
+        for number in range(120):
+            reply = await ask(proxy, accept_encoding=f"x-{number}")
+            assert reply.body.endswith(b"x")
+            most = max(most, recall.bytes)
+            assert recall.bytes <= recall.max_bytes
+        assert most > recall.max_bytes / 2, "too few were remembered to prove anything"
+
+
 # ---------------------------------------------------------------- plugins
 
 
