@@ -79,7 +79,12 @@ async def handle(exchange: Exchange, plan: Plan, fetch: Fetch) -> Response:
 
 
 async def journey(exchange: Exchange, plan: Plan, fetch: Fetch) -> Response:
-    """Annotate, admit, choose a route, let it answer, edit what this client gets."""
+    """Annotate, admit, choose a route, let it answer, edit what this client gets.
+
+    A name that the policy does not serve gets none of it (RFC 9110, section 15.5.20).
+    """
+    if not plan.serves(exchange.request.host):
+        raise ClientError(plan.policy.core.unknown_host, "no site of this name is served here")
     await each(plan, plan.phases.annotate, exchange)
     phases = plan.phases
     response = await first(plan, phases.admit, exchange)

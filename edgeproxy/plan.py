@@ -32,7 +32,7 @@ from edgeproxy.policy.model import BackendRef, ExplainConfig, Limits, OriginConf
 from edgeproxy.policy.patterns import Network
 from edgeproxy.policy.policy import Clause, LoadedPlugin, Policy
 from edgeproxy.policy.policy import Route as PolicyRoute
-from edgeproxy.routing import Candidate, PatchedIndex, RouteIndex, compile_path
+from edgeproxy.routing import Candidate, PatchedIndex, RouteIndex, compile_path, host_names
 
 PHASES = (
     "annotate", "admit", "route", "cache_key", "before_fetch", "after_fetch", "recover",
@@ -110,6 +110,7 @@ class Plan:
     routes: RouteIndex[Route]
     origins: Mapping[str, Origin]
     cache: Cache
+    hosts: frozenset[str]
     trusted_proxies: tuple[Network, ...]
     encoded_slashes: bool
     limits: Limits
@@ -118,6 +119,10 @@ class Plan:
     plugins: tuple[LoadedPlugin, ...]
     logged_facts: tuple[Fact[Any], ...]
     rule_names: Mapping[str, str]  # of cache rules, by route
+
+    def serves(self, host: str) -> bool:
+        """Whether `host` is a name that the policy serves; all are, if it names none."""
+        return not self.hosts or not self.hosts.isdisjoint(host_names(host))
 
     def varies_by_client(self, host: str, path: str) -> bool:
         """Whether another client could be given another answer for this URL."""
@@ -169,6 +174,7 @@ def compile_plan(
             health=health,
             neighbours=neighbours,
         ),
+        hosts=frozenset(policy.core.hosts),
         trusted_proxies=policy.core.trusted_proxies,
         encoded_slashes=policy.core.encoded_slashes,
         limits=policy.core.limits,

@@ -86,7 +86,7 @@ class RouteIndex[R]:
         """Every match whose host fits and whose literal segments lead to `path`, in order."""
         segments = path.split("/")[1:]
         found: list[Candidate[R]] = []
-        for name in _host_names(host) if self._names_hosts else ("",):
+        for name in host_names(host) if self._names_hosts else ("",):
             node = self._hosts.get(name)
             if node is not None:
                 node.collect(segments, found)
@@ -153,14 +153,14 @@ def _outcome(
 
 def fits_host(patterns: Iterable[str], host: str) -> bool:
     """Whether one of `patterns` is `host`, or covers it."""
-    return not {pattern.lower() for pattern in patterns}.isdisjoint(_host_names(host))
+    return not {pattern.lower() for pattern in patterns}.isdisjoint(host_names(host))
 
 
 def _order(candidate: Candidate[object]) -> tuple[int, int]:
     return candidate.order
 
 
-def _host_names(host: str) -> Iterable[str]:
+def host_names(host: str) -> Iterable[str]:
     yield ""
     yield host
     labels = host.split(".")

@@ -15,7 +15,8 @@ from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.freshness import current_age_s
 from edgeproxy.caching.purges import public_url
 from edgeproxy.caching.variants import accepted_coding
-from edgeproxy.decision import Decision, Rehearsal
+from edgeproxy.decision import Rehearsal
+from edgeproxy.explain.building import without_cache
 from edgeproxy.http import Exchange, Fetch, Headers, Request
 from edgeproxy.plan import Plan
 
@@ -35,7 +36,8 @@ async def why(
         "stored_now": None,
     }
     if decision.looked_up is None:
-        return {**report, "storable": False, **_not_asked(decision)}
+        code, words = without_cache(plan, decision)
+        return {**report, "storable": False, "code": code, "words": words, "source": "the policy"}
     report["rule"] = plan.rule_names.get(exchange.route or "")
     report["key"] = exchange.cache_key.split("\n")
     report["stored_now"] = await _stored(plan.cache, exchange.cache_key, decision.looked_up, name)
@@ -55,19 +57,6 @@ def _exchange(url: str, headers: Iterable[tuple[str, str]]) -> Exchange:
     for field, value in headers:
         fields.add(field, value)
     return Exchange(Request("GET", host, path, query if mark else None, fields))
-
-
-def _not_asked(decision: Decision) -> dict[str, Any]:
-    exchange = decision.exchange
-    if exchange.error:
-        words, code = f"the request failed: {exchange.error}", "failed"
-    elif exchange.cache_status:
-        words, code = f"route {exchange.route!r} says `cache: false`", "cache-false"
-    elif exchange.route is None and decision.response.status == 404:
-        words, code = "no route of the policy matches", "no-route"
-    else:
-        words, code = "edgeproxy answers by itself, so there is nothing to store", "own-answer"
-    return {"code": code, "words": words, "source": "the policy"}
 
 
 async def _stored(cache: Cache, key: str, request: Request, url: str) -> dict[str, Any] | None:

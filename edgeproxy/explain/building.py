@@ -50,7 +50,9 @@ def explanation(
     """
     exchange = decision.exchange
     assert exchange.trace is not None
-    routes, elsewhere = tried_routes(plan.policy, exchange, all_routes=all_routes)
+    is_served = plan.serves(exchange.request.host)
+    tried = tried_routes(plan.policy, exchange, all_routes=all_routes)
+    routes, elsewhere = tried if is_served else ((), 0)
     steps = [step for step in exchange.trace.steps if step.phase not in ("annotate", "finish")]
     return Explanation(
         id=exchange.id,
@@ -198,7 +200,7 @@ def _chosen_by(exchange: Exchange, target: Target) -> str:
 def _caching(plan: Plan, decision: Decision, steps: list[Step]) -> Caching:
     exchange = decision.exchange
     if not exchange.cache_key:
-        code, words = without_cache(decision)
+        code, words = without_cache(plan, decision)
         return Caching(code, words, status=exchange.cache_status)
     rule = plan.rule_names.get(exchange.route or "", "")
     node = plan.policy.root.get("cache", "rules", rule) if rule else None
@@ -226,7 +228,7 @@ _VERDICTS = {
 }
 
 
-def without_cache(decision: Decision) -> tuple[str, str]:
+def without_cache(plan: Plan, decision: Decision) -> tuple[str, str]:
     """Why the cache had no part in it: a code that never changes, and words."""
     exchange = decision.exchange
     if exchange.error:
@@ -235,6 +237,8 @@ def without_cache(decision: Decision) -> tuple[str, str]:
         return "cache-false", f"route {exchange.route!r} says `cache: false`"
     if exchange.cache_status:
         return "method", f"answers to {exchange.request.method} are not kept"
+    if not plan.serves(exchange.request.host):
+        return "unknown-host", f"`hosts` does not name {exchange.request.host}"
     if exchange.route is None and decision.response.status == 404:
         return "no-route", "no route of the policy matches"
     return "own-answer", "edgeproxy answers by itself, so there is nothing to store"

@@ -103,6 +103,8 @@ class _Teller:
             yield self._in(_DIM, f"and {left_out} before, for other hosts or paths")
         if of.route is None and (of.routes or of.elsewhere):
             yield self._in(_RED, "no route matches")
+        if of.caching.code == "unknown-host":
+            yield self._in(_RED, f"no route is tried: {printable(of.caching.words)}")
 
     # ------------------------------------------------------------ what follows
 

@@ -22,6 +22,7 @@ RULES: tuple[Rule, ...] = (
     reach.unreachable_route,
     reach.unreachable_match,
     reach.impossible_match,
+    reach.unserved_host,
     reach.uncovered_visitors,
     reach.order_matters,
     patterns.impossible_path,

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeproxy.claims import Constraint
 from edgeproxy.errors import Place
-from edgeproxy.lint.extents import Extent
+from edgeproxy.lint.extents import Extent, hosts_meet
 from edgeproxy.lint.finding import Found, rule
 from edgeproxy.lint.paths import covers, meeting
 from edgeproxy.lint.view import View
@@ -87,6 +87,20 @@ def impossible_match(view: View) -> Found:
             one, other = pair
             reason = f"this match never holds: no request meets both {one.key} and {other.key}"
             yield other.place or each.place, reason, "change one of them, or make two matches"
+
+
+@rule("unserved-host", "error")
+def unserved_host(view: View) -> Found:
+    """A route asks for a host that `hosts` does not name."""
+    served, told = view.policy.core.hosts, set[tuple[Place, str]]()
+    for each in view.extents if served else ():
+        node = each.match.node.get("host") if each.match else None
+        if not each.host or node is None or (node.place, each.host) in told:
+            continue
+        told.add((node.place, each.host))
+        if not any(hosts_meet(name, each.host) for name in served):
+            reason = f"no request for {each.host} gets here: `hosts` does not name it"
+            yield node.place, reason, "name it there, or remove it here"
 
 
 @rule("uncovered-visitors", "warning")

@@ -4,10 +4,11 @@ Several files and folders make one policy, in the order given; of a folder its `
 `*.yml` by name, without those of folders below and without `*_test.yaml`. How they merge:
 
 - every file says `version: 1`;
-- `routes`, `filters`, `plugins` and `trusted_proxies` are strung together, file after file;
+- `routes`, `filters`, `plugins`, `hosts` and `trusted_proxies` are strung together, file after
+  file;
 - other blocks merge key by key: `origins`, `limits`, `cache` and the sections of plugins, and
   `cache.rules` below `cache`. Their entries do not: the same key in two files is a fault;
-- a key without a value counts as an empty block, or as an empty list for the three above.
+- a key without a value counts as an empty block, or as an empty list for those above.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from edgeproxy.errors import Fault, PolicyError
 from edgeproxy.policy.source import MAX_BYTES, Entry, Node, near, read, shown
 
-LISTS = ("routes", "filters", "plugins", "trusted_proxies")
+LISTS = ("routes", "filters", "plugins", "hosts", "trusted_proxies")
 
 type Source = tuple[str, bytes | str]  # the name that faults show, and the content
 

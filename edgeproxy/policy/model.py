@@ -297,6 +297,10 @@ class PolicyCore(Config):
     """The version of the policy language."""
     plugins: tuple[str, ...] = ()
     """Plugins of other distributions that may be used, in the order they run."""
+    hosts: tuple[Host, ...] = ()
+    """Names that are served: other names get `unknown_host`; without any, every name is."""
+    unknown_host: Literal[421, 404] = 421
+    """The status for a name that is not in `hosts`."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks whose `X-Forwarded-For` and `Forwarded` are believed."""
     accelerator: Literal["on", "off"] = "on"

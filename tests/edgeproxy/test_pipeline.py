@@ -56,6 +56,34 @@ def asking(target: str = "/", method: str = "GET") -> Exchange:
     return Exchange(Request(method, "www.example.org", path, query or None))
 
 
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ("", 200),
+        ("hosts: [else.example]", 421),
+        ("hosts: [else.example]\nunknown_host: 404", 404),
+        ('hosts: [else.example, "*.example.org"]', 200),
+        ('hosts: ["*.www.example.org"]', 421),
+        ("hosts: [WWW.example.org]", 200),
+    ],
+)
+def test_only_names_that_are_served_get_anything(more: str, status: int) -> None:
+    plugin = Greedy()
+    plan = plan_of(f"{POLICY}{more}\n", ("greedy", plugin))
+    assert at_once(handle(asking("/nothing"), plan, never)).status == status
+    assert plugin.asked == (status == 200)
+
+
+class Greedy(Plugin):
+    """Would like to answer everything."""
+
+    asked = False
+
+    @hookimpl
+    def admit(self, exchange: Exchange) -> None:
+        self.asked = True
+
+
 def at_once[T](journey: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine that must not give up the event loop a single time."""
     try:

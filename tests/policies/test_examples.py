@@ -283,6 +283,22 @@ async def test_api_beside_site() -> None:
         await api.close()
 
 
+async def test_several_sites() -> None:
+    sites = {"site": {"index.html": "the site"}, "blog": {"index.html": "the blog"}}
+    async with in_front_of("several-sites.yaml", sites) as proxy:
+        for name, body in {"www.example.org": b"the site", "blog.example.org": b"the blog"}.items():
+            for host in (name, name.upper(), f"{name}.", f"{name}:8080"):
+                assert (await proxy.get("/", headers={"Host": host})).body == body
+        bare = await proxy.get("/guide/?a=b", headers={"Host": "example.org"})
+        assert (bare.status, bare.headers["location"]) == (
+            301,
+            "https://www.example.org/guide/?a=b",
+        )
+        for host in ("else.example.com", "a.blog.example.org", "127.0.0.1"):
+            reply = await proxy.get("/", headers={"Host": host})
+            assert (reply.status, b"site of this name" in reply.body) == (421, True)
+
+
 # ------------------------------------------------------------------- the demo
 
 DEMO_SITE = {

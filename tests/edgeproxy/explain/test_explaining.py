@@ -108,6 +108,15 @@ async def test_without_any_route_it_says_so() -> None:
     assert "no route matches" in tell(explanation)
 
 
+async def test_a_name_that_is_not_served_is_said_to_be_so() -> None:
+    plan = compile_plan(parse("version: 1\norigins: {a: {url: http://a.example}}\n"
+                              "hosts: [else.example]\nroutes: [{name: all}]"))  # fmt: skip
+    explanation = await of(plan, "/two")
+    assert (explanation.route, explanation.routes, explanation.answer.status) == (None, (), 421)
+    assert explanation.caching.code == "unknown-host"
+    assert "`hosts` does not name www.example.org" in tell(explanation)
+
+
 class Moon(Matcher[str]):
     def matches(self, exchange: Exchange) -> bool:
         return self.root == "full"
