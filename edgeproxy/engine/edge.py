@@ -20,6 +20,7 @@ from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.engine.recording import Recording
 from edgeproxy.engine.upstream import Upstream
 from edgeproxy.log import AccessLog
+from edgeproxy.plan import Plan
 from edgeproxy.policy.model import Limits, RecordConfig
 from edgeproxy.policy.policy import Policy
 
@@ -54,6 +55,7 @@ class Edge:
         self._core: Core | None = None
         self._front: Front | None = None
         self._front_settings = FrontSettings(Limits())
+        self._plan: Plan | None = None  # that they are made of
         self._streams: set[asyncio.Future[None]] = set()
 
     async def open(self) -> None:
@@ -103,7 +105,8 @@ class Edge:
 
     def _settings(self) -> FrontSettings:
         plan = self.app.plan
-        if self._front_settings.limits is not plan.limits:
+        if self._plan is not plan:
+            self._plan = plan
             self._front_settings = FrontSettings(
                 plan.limits,
                 plan.encoded_slashes,

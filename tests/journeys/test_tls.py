@@ -128,6 +128,19 @@ async def test_a_reload_takes_new_files_and_refuses_bad_ones(
         assert await shown(port, trust, "one.example") == "new"
 
 
+async def test_a_policy_without_limits_is_renewed_as_well(
+    policy: str, trust: ssl.SSLContext, tmp_path: Path, authority: Authority
+) -> None:
+    text = policy.replace("limits:", "# limits:")
+    async with running(text, tls=True) as proxy:
+        assert await shown(tls_port(proxy), trust, "one.example") == "one"
+        new = authority.sign(tmp_path, "new", "one.example")
+        for old, file in zip(("one.pem", "one.key"), new, strict=True):
+            file.rename(tmp_path / old)
+        await proxy.reload(text)
+        assert await shown(tls_port(proxy), trust, "one.example") == "new"
+
+
 async def test_without_certificates_it_does_not_start() -> None:
     text = "version: 1\norigins: {site: {url: 'http://site.example/'}}\n"
     with pytest.raises(PolicyError, match="--listen-tls needs a section 'tls'"):
