@@ -12,7 +12,16 @@ from edgeproxy.caching.tiers import (
     TakesSpills,
     Tier,
 )
-from edgeproxy.claims import Below, Constraint, Outcome, Remark
+from edgeproxy.claims import (
+    Below,
+    Constraint,
+    DataFile,
+    Folder,
+    MemoryUse,
+    Outcome,
+    Remark,
+    Resource,
+)
 from edgeproxy.errors import ClientError, PluginError, UpstreamError
 from edgeproxy.hooks import hookimpl
 from edgeproxy.http import (
@@ -54,12 +63,14 @@ __all__ = [
     "ClientError",
     "Config",
     "Constraint",
+    "DataFile",
     "Duration",
     "Exchange",
     "Fact",
     "Facts",
     "FieldName",
     "Filter",
+    "Folder",
     "Headers",
     "KeepsMarks",
     "LazyBody",
@@ -67,6 +78,7 @@ __all__ = [
     "Listing",
     "Mark",
     "Matcher",
+    "MemoryUse",
     "Name",
     "OneOrMany",
     "Origin",
@@ -77,6 +89,7 @@ __all__ = [
     "PolicyView",
     "Remark",
     "Request",
+    "Resource",
     "Response",
     "Secret",
     "Selection",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeproxy.errors import Fault, PolicyError
+from edgeproxy.errors import PolicyError
 from edgeproxy.lint import Report, lint
 from edgeproxy.policy.policy import Policy
 
@@ -79,7 +79,8 @@ def check(paths: Sequence[Path], *, online: bool = False) -> Checked:
     if online:
         from edgeproxy.engine.probe import probe
 
-        troubles = asyncio.run(probe(plan.origins.values()))
+        probes = asyncio.run(probe(plan.origins.values()))
+        troubles = [f"origin {one.origin.name!r}: {one.trouble}" for one in probes if one.trouble]
     return Checked(policy, tests, lint(policy), troubles)
 
 
@@ -90,7 +91,7 @@ def main(options: argparse.Namespace) -> int:
     except PolicyError as error:
         if not options.json:
             raise
-        _print_json({"faults": [_fault_as_json(fault) for fault in error.faults]})
+        _print_json({"faults": [fault.as_json() for fault in error.faults]})
         return 2
     if options.json:
         _print_json(checked.as_json())
@@ -109,16 +110,6 @@ def _tell(checked: Checked, expand: bool) -> None:
         lines.append(str(checked.report))
     if lines:
         print("\n".join(lines), file=sys.stderr)
-
-
-def _fault_as_json(fault: Fault) -> dict[str, Any]:
-    place = fault.place
-    where = (
-        {"file": place.file, "line": place.line, "column": place.column, "width": place.width}
-        if place
-        else {}
-    )
-    return {"code": fault.code, **where, "reason": fault.message}
 
 
 def _print_json(data: dict[str, Any]) -> None:

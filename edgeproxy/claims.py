@@ -1,13 +1,16 @@
 """What matchers, filters and plugins say about themselves, so that a policy can be reasoned about.
 
-`edgeproxy check` proves with it that a route is never reached, or that redirects go in circles. All
-of it is data and pure; nothing of it runs for a request.
+`edgeproxy check` proves with it that a route is never reached, or that redirects go in circles;
+`edgeproxy doctor` looks whether the machine has what they take up. All of it is data and pure;
+nothing of it runs for a request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 
@@ -92,3 +95,33 @@ class Remark:
     at: tuple[str, ...]
     reason: str
     fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder that is written to, up to `max_bytes`; None if there is no bound."""
+
+    what: str  # such as `disk cache`
+    path: Path
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Memory that each worker may come to hold."""
+
+    what: str
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file of data about the world, which is of `built` and goes out of date."""
+
+    what: str
+    path: Path
+    built: datetime
+
+
+type Resource = Folder | MemoryUse | DataFile
+"""What a plugin takes up of the machine it runs on."""

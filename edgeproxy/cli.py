@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from edgeproxy import (
     __version__,
     check,
+    doctor,
     explain,
     pages,
     policytest,
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run.add_commands(commands)
     check.add_command(commands)
+    doctor.add_command(commands, run.DEFAULT_ADDRESS)
 
     schema = commands.add_parser("schema", help="print the JSON Schema of policies, for editors")
     schema.set_defaults(command=_schema)

@@ -47,6 +47,14 @@ class Fault:
         caret = " " * (self.place.column - 1) + "^" + "~" * (self.place.width - 1)
         return f"{head}\n{number} | {self.place.text}\n{' ' * len(number)} | {caret}"
 
+    def as_json(self) -> dict[str, object]:
+        place = self.place
+        where: dict[str, object] = {}
+        if place is not None:
+            where = {"file": place.file, "line": place.line,
+                     "column": place.column, "width": place.width}  # fmt: skip
+        return {"code": self.code, **where, "reason": self.message}
+
 
 class PolicyError(Exception):
     """The operator must act: the policy has faults. All of them, in file order."""

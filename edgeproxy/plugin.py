@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, RootModel, model_validator
 from pydantic_core import PydanticKnownError, core_schema
 
-from edgeproxy.claims import Constraint, Outcome, Remark
+from edgeproxy.claims import Constraint, Outcome, Remark, Resource
 from edgeproxy.http import Exchange, Fact
 
 _DONE = {"edgeproxy": "strict"}
@@ -218,4 +218,8 @@ class Plugin:
 
     def review(self, filters: Sequence[Filter]) -> Iterable[Remark]:
         """What is odd about its section; `filters` are its own, in all routes. For `check`."""
+        return ()
+
+    def resources(self) -> Iterable[Resource]:
+        """What of the machine it takes up, as it is configured. For `doctor`."""
         return ()

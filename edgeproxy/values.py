@@ -260,6 +260,16 @@ Size = Annotated[
 """An amount of bytes: written `256MiB`, read as bytes."""
 
 
+def as_size(count: float) -> str:
+    """Bytes as a policy writes them: `256MiB`, `1.5GiB`."""
+    unit, size = next(
+        ((unit, size) for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+         if count >= size),
+        ("B", 1),
+    )  # fmt: skip
+    return f"{count / size:.1f}".removesuffix(".0") + unit
+
+
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 

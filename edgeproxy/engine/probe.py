@@ -1,8 +1,10 @@
-"""Asking each origin once, before visitors do: `edgeproxy check --online`."""
+"""Asking each origin once, before visitors do: `edgeproxy check --online` and `doctor`."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from edgeproxy.engine.upstream import Upstream
@@ -11,24 +13,35 @@ from edgeproxy.fronting import VIA, loop_reason
 from edgeproxy.http import Headers, Origin, Request, Response
 
 
-async def probe(origins: Iterable[Origin]) -> list[str]:
-    """What is wrong with `origins` as they answer now, a line each; empty if nothing is."""
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What an origin answered for its own base; `trouble` is what is wrong, empty if nothing is."""
+
+    origin: Origin
+    response: Response | None
+    trouble: str
+    took_s: float
+
+
+async def probe(origins: Iterable[Origin]) -> list[Probe]:
+    """Ask each of `origins`, one after the other."""
     upstream = Upstream()
     try:
-        found = [(origin, await _trouble(upstream, origin)) for origin in origins]
+        return [await _asked(upstream, origin) for origin in origins]
     finally:
         await upstream.close()
-    return [f"origin {origin.name!r}: {trouble}" for origin, trouble in found if trouble]
 
 
-async def _trouble(upstream: Upstream, origin: Origin) -> str:
+async def _asked(upstream: Upstream, origin: Origin) -> Probe:
     headers = Headers.of(("accept", "*/*"), ("via", VIA))
     request = Request("HEAD", origin.authority, origin.base, headers=headers, scheme=origin.scheme)
+    began_s = time.monotonic()
     try:
         response = await upstream.fetch(origin, request)
     except UpstreamError as error:
-        return f"{error.detail} ({error.error})"
-    return _judged(response, origin)
+        trouble = f"{error.detail} ({error.error})"
+        return Probe(origin, None, trouble, time.monotonic() - began_s)
+    return Probe(origin, response, _judged(response, origin), time.monotonic() - began_s)
 
 
 def _judged(response: Response, origin: Origin) -> str:

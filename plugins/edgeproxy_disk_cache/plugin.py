@@ -11,7 +11,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from edgeproxy.api import Config, Listed, Mark, Size, StoredResponse, Tier, hookimpl
+from edgeproxy.api import (
+    Config,
+    Folder,
+    Listed,
+    Mark,
+    Resource,
+    Size,
+    StoredResponse,
+    Tier,
+    hookimpl,
+)
 from edgeproxy.api import Plugin as BasePlugin
 
 from .blocks import FileBody
@@ -158,6 +168,9 @@ class Plugin(BasePlugin):
         self.config = config
         picky = config.admit == "second_hit"
         self.tier = DiskTier(Store(config.path, config.max_size, picky=picky))
+
+    def resources(self) -> Iterable[Resource]:
+        return [Folder("disk cache", self.config.path, self.config.max_size)]
 
     @hookimpl
     def register_tiers(self) -> Iterable[Tier]:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import reduce
 from ipaddress import IPv4Address, IPv6Address
 from itertools import chain, islice
@@ -51,6 +52,11 @@ class Database:
     reader: maxminddb.Reader
     ip_version: int
     names_places: bool  # a sample of its records holds a country, a continent or an AS number
+
+    @property
+    def built(self) -> datetime:
+        """When its data was put together, as it says itself."""
+        return datetime.fromtimestamp(self.reader.metadata().build_epoch, UTC)
 
     @classmethod
     def open(cls, path: Path) -> Database:

@@ -15,11 +15,13 @@ from edgeproxy.api import (
     Below,
     Config,
     Constraint,
+    DataFile,
     Duration,
     Exchange,
     Fact,
     Matcher,
     OneOrMany,
+    Resource,
     editor_hint,
     hookimpl,
 )
@@ -200,6 +202,10 @@ class Plugin(BasePlugin):
     @property
     def revision(self) -> Hashable:
         return id(self.databases.current)
+
+    def resources(self) -> Iterable[Resource]:
+        found = self.databases.current.databases
+        return [DataFile("geo.database", each.path, each.built) for each in found]
 
     def implied(self, name: str, value: Any) -> Mapping[str, Any]:
         if name == COUNTRY.name:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import batched
 
-from edgeproxy.api import Config, Listed, Size, StoredResponse, Tier, hookimpl
+from edgeproxy.api import (
+    Config,
+    Listed,
+    MemoryUse,
+    Resource,
+    Size,
+    StoredResponse,
+    Tier,
+    hookimpl,
+)
 from edgeproxy.api import Plugin as BasePlugin
 
 from .queues import Queues
@@ -88,6 +97,9 @@ class Plugin(BasePlugin):
     def __init__(self, config: Memory) -> None:
         self.config = config
         self.tier = MemoryTier(config.max_size)
+
+    def resources(self) -> Iterable[Resource]:
+        return [MemoryUse("cache.memory", self.config.max_size)]
 
     @hookimpl
     def register_tiers(self) -> Iterable[Tier]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from edgeproxy import cli
+from edgeproxy import cli, doctor
 from edgeproxy.caching.config import CacheConfig
 from edgeproxy.hooks import Hooks
 from edgeproxy.plugin import Plugin
@@ -91,7 +91,8 @@ def test_every_command_has_a_section() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "schema", "test", "init", "warm", "explain", "replay", "plan"]
+    "command",
+    ["run", "check", "doctor", "schema", "test", "init", "warm", "explain", "replay", "plan"],
 )
 def test_options_are_those_of_the_parser(command: str) -> None:
     rows = table("cli.md", f"## `edgeproxy {command}`")
@@ -103,6 +104,11 @@ def test_options_are_those_of_the_parser(command: str) -> None:
             default = action.default if isinstance(action.default, str) else ""
             expected[name] = default
     assert documented == expected
+
+
+def test_checks_of_the_doctor_are_those_of_the_code_in_its_order() -> None:
+    listed = [first_code(row[0]) for row in table("doctor.md", "## What is checked")]
+    assert listed == [check.name for check in doctor.CHECKS]
 
 
 # ------------------------------------------------------------------- policy keys
