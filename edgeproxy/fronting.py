@@ -6,11 +6,14 @@ by `Host`, redirects with absolute URLs, and adds fields of its CDN to every ans
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import re
 import zlib
 from urllib.parse import urlsplit
 
 from edgeproxy.caching.variants import accepted_coding
-from edgeproxy.errors import UpstreamError
+from edgeproxy.errors import ClientError, UpstreamError
 from edgeproxy.http import Body, Exchange, Headers, Origin, Request, Response, Target
 
 VIA = "1.1 edgeproxy"
@@ -40,7 +43,11 @@ _OVERRIDES = (
     "x-method-override", "x-original-host", "x-original-method", "x-original-uri",
     "x-original-url", "x-rewrite-url", "x-url-scheme",
 )  # fmt: skip
-_OURS = ("host", "content-length", "edge-explain")  # the last is a token for us
+_OURS = ("host", "content-length", "edge-explain", "cdn-loop")  # the third is a token for us
+
+_LOOP_MEMBER = re.compile(r'(?:^|,)[ \t]*edgeproxy[ \t]*;[ \t]*id="?([0-9a-f]{12})"?[ \t]*(?=,|$)')
+MAX_HOPS = 16  # of edgeproxies, one behind the other
+
 _NEVER_SENT_ON = frozenset(
     name.encode() for name in (*_OURS, *HOP_BY_HOP, *_FORWARDED, *_OVERRIDES)
 )
@@ -66,6 +73,7 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
         headers.set("x-forwarded-proto", request.scheme)
     headers.set("accept-encoding", asked_coding(request.headers))
     headers.set("via", VIA)
+    headers.set("cdn-loop", loop_members(exchange, origin))
     return Request(
         method=request.method,
         authority=origin.authority,
@@ -76,6 +84,30 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
         scheme=origin.scheme,
         on_interim=request.on_interim,
     )
+
+
+def loop_members(exchange: Exchange, origin: Origin) -> str:
+    """What `CDN-Loop` says to `origin`: the proxies of our kind that have had this request, us last
+    (RFC 8586).
+
+    The id is that of the origin: a request that comes back after `origin` was asked goes in circles,
+    whichever process or machine had it first. Members of others are not handed on: no key holds
+    them, and a visitor could invent one that makes an origin refuse a page for everybody. Ours can
+    do no more than have one request refused, with a status that says nothing of an origin's health
+    and is never stored. Raises ClientError (508).
+    """
+    own = _loop_id(origin.authority, origin.base)
+    said = exchange.request.headers.joined("cdn-loop")
+    before = [] if said is None else _LOOP_MEMBER.findall(said)
+    if own in before or len(before) >= MAX_HOPS:
+        exchange.error = f"origin {origin.name!r} leads back here; name another place in its url"
+        raise ClientError(508, "this request has come through here before")
+    return ", ".join(f"edgeproxy;id={hop}" for hop in (*before, own))
+
+
+@functools.lru_cache(maxsize=1024)
+def _loop_id(authority: str, base: str) -> str:
+    return hashlib.blake2b(f"{authority}{base}".encode(), digest_size=6).hexdigest()
 
 
 def asked_coding(headers: Headers) -> str:

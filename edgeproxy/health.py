@@ -27,6 +27,7 @@ ORIGIN_WIDE = frozenset(
     (
         "connection_refused",
         "connection_timeout",
+        "destination_ip_prohibited",
         "destination_ip_unroutable",
         "destination_not_found",
         "dns_error",

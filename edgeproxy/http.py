@@ -398,6 +398,7 @@ class Origin:
     total_timeout_s: float = 300.0
     max_connections: int = 64
     ca_file: str | None = None
+    allow_private: bool = False
 
     @property
     def authority(self) -> str:

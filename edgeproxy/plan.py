@@ -225,6 +225,7 @@ def make_origin(name: str, spec: OriginConfig) -> Origin:
         total_timeout_s=spec.total_timeout,
         max_connections=spec.max_connections,
         ca_file=spec.ca_file,
+        allow_private=spec.allow_private,
     )
 
 

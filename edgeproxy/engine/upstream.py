@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import select
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
@@ -21,6 +22,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
+from edgeproxy.addresses import parse_address
+from edgeproxy.engine.resolving import ProhibitedAddress, Resolver
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Body, Headers, Origin, Request, Response
 
@@ -132,7 +135,7 @@ class Upstream:
     """The way to all origins. Its `fetch` is what the pipeline is handed."""
 
     def __init__(self) -> None:
-        self._sessions: dict[tuple[str | None, int], aiohttp.ClientSession] = {}
+        self._sessions: dict[tuple[str | None, int, bool], aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         sessions, self._sessions = self._sessions, {}
@@ -191,7 +194,7 @@ class Upstream:
         )
 
     def _session(self, origin: Origin) -> aiohttp.ClientSession:
-        key = (origin.ca_file, origin.max_connections)
+        key = (origin.ca_file, origin.max_connections, origin.allow_private)
         session = self._sessions.get(key)
         if session is None:
             session = self._sessions[key] = aiohttp.ClientSession(
@@ -200,6 +203,7 @@ class Upstream:
                     limit_per_host=origin.max_connections,
                     ssl=_tls(origin.ca_file),
                     ttl_dns_cache=30,
+                    resolver=Resolver(allow_private=origin.allow_private),
                     keepalive_timeout=30,
                 ),
                 response_class=_Response,
@@ -214,13 +218,7 @@ class Upstream:
     async def _upgrade(self, origin: Origin, request: Request) -> Response:
         """Open a connection of its own for a WebSocket, and hand it over once the origin agrees."""
         async with asyncio.timeout(origin.connect_timeout_s + origin.first_byte_timeout_s):
-            reader, writer = await asyncio.open_connection(
-                origin.host,
-                origin.port,
-                ssl=_tls(origin.ca_file) if origin.scheme == "https" else None,
-                server_hostname=origin.host if origin.scheme == "https" else None,
-                limit=MAX_HEAD_BYTES,
-            )
+            reader, writer = await _open(origin)
             try:
                 lines = [f"{request.method} {request.target} HTTP/1.1", f"Host: {origin.authority}"]
                 lines += [f"{name}: {value}" for name, value in request.headers.items()]
@@ -237,6 +235,32 @@ class Upstream:
             writer.close()
             return _refused_upgrade(status, fields)
         return Response(101, fields, tunnel=(reader, writer))
+
+
+async def _open(origin: Origin) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the first address of `origin` that takes one."""
+    is_tls = origin.scheme == "https"
+    failure: OSError | None = None
+    for address in await _addresses(origin):
+        try:
+            return await asyncio.open_connection(
+                address,
+                origin.port,
+                ssl=_tls(origin.ca_file) if is_tls else None,
+                server_hostname=origin.host if is_tls else None,
+                limit=MAX_HEAD_BYTES,
+            )
+        except OSError as error:
+            failure = error
+    raise failure or OSError("its name has no address")
+
+
+async def _addresses(origin: Origin) -> list[str]:
+    if parse_address(origin.host) is not None:
+        return [origin.host]
+    resolver = Resolver(allow_private=origin.allow_private)
+    found = await resolver.resolve(origin.host, origin.port, socket.AF_UNSPEC)
+    return [one["host"] for one in found]
 
 
 def _refused_upgrade(status: int, fields: Headers) -> Response:
@@ -317,7 +341,9 @@ def _as_upstream_error(origin: Origin, error: Exception, *, body: bool = False) 
     elif isinstance(error, TimeoutError):
         token, status = "http_response_timeout", 504
         detail = "it did not answer in time"
-    elif isinstance(error, aiohttp.ClientConnectorDNSError):
+    elif isinstance(prohibited := getattr(error, "os_error", error), ProhibitedAddress):
+        token, detail = "destination_ip_prohibited", str(prohibited)
+    elif isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
         token = "dns_error"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         token = "tls_certificate_error"

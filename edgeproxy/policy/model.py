@@ -50,6 +50,8 @@ class OriginConfig(Config):
     """Connections to this origin at once."""
     ca_file: str | None = None
     """A PEM file with an authority to trust besides the system's."""
+    allow_private: bool = False
+    """Let the host's name lead to private addresses; one that is written here itself always may."""
 
 
 class Limits(Config):

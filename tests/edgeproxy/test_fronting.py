@@ -100,6 +100,8 @@ def test_a_site_gets_nothing_personal_and_an_app_gets_who_asked() -> None:
     request = upstream_request(made, target, PROJECT)
     assert (request.authority, request.target) == ("you.github.io", "/project/guide/?a=b")
     assert request.scheme == "https"
+    assert (request.headers.get("cdn-loop") or "").startswith("edgeproxy;id=")
+    request.headers.remove("cdn-loop")
     assert dict(request.headers.items()) == {
         "user-agent": "x",
         "accept-encoding": "identity",

@@ -51,6 +51,7 @@ X-Original-Method: EVIL|X-Original-URI: /evil|X-Url-Scheme: evil|Front-End-Https
 X-Real-IP: 6.6.6.6|X-Client-IP: 6.6.6.6|True-Client-IP: 6.6.6.6|Cluster-Client-IP: 6.6.6.6
 CF-Connecting-IP: 6.6.6.6|Fastly-Client-IP: 6.6.6.6|X-Cluster-Client-IP: 6.6.6.6
 X-Accel-Redirect: /evil|X-Envoy-Original-Path: /evil|Via: 1.1 evil.example|Proxy: evil.example
+CDN-Loop: evil.example|CDN-Loop: evil, edgeproxy;id=evil
 """
 UNKEYED_FIELDS = [field for line in UNKEYED.split("\n") for field in line.split("|") if field]
 
