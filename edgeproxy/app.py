@@ -16,9 +16,10 @@ from edgeproxy.explain.live import Explained, announce
 from edgeproxy.health import Health
 from edgeproxy.http import Exchange, Fetch, Response
 from edgeproxy.live import Live, LivePlans
-from edgeproxy.pipeline import each, handle
+from edgeproxy.pipeline import each, handle, too_many_requests
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.policy import LoadedPlugin, Policy
+from edgeproxy.rates import RequestRates, client_number
 
 
 class Recorder(Protocol):
@@ -34,8 +35,9 @@ class App:
     """What the engines drive: `handle` an exchange, then `finish` it.
 
     `plan` is the one in force, and is swapped whole. While a policy is tried there is a `candidate`
-    besides: then `plan_for` says which of the two decides. `purges`, `health` and `explained`
-    outlive every plan: no reload brings back what was purged, or forgets which origins are down.
+    besides: then `plan_for` says which of the two decides. `purges`, `health`, `rates` and
+    `explained` outlive every plan: no reload brings back what was purged, forgets which origins are
+    down, or lets a client begin anew.
     """
 
     plan: Plan
@@ -51,6 +53,7 @@ class App:
         self.recorder: Recorder | None = None
         self.purges = Purges()
         self.health = Health(time.time)
+        self.rates = RequestRates()
         self.explained = Explained()
         self._write = write
         self._neighbours = neighbours
@@ -197,7 +200,11 @@ class App:
         if self.recorder is not None:
             fetch = self.recorder.tapped(exchange, fetch)
         try:
-            response = await handle(exchange, plan, fetch)
+            wait_s = self.wait_s(plan, client_number(exchange.client))
+            if wait_s:
+                response = too_many_requests(exchange, wait_s)
+            else:
+                response = await handle(exchange, plan, fetch)
         except BaseException:
             self._plans.end(exchange)
             raise
@@ -206,6 +213,13 @@ class App:
         if response.tunnel is not None:  # both ends may talk for days, and need no policy for it
             self._plans.end(exchange)
         return response
+
+    def wait_s(self, plan: Plan, client: int) -> float:
+        """How long `client` has to wait, if it asks too often; else a request of it is counted."""
+        limits = plan.limits
+        if not limits.request_rate:
+            return 0.0
+        return self.rates.wait_s(client, limits.request_rate, limits.request_burst)
 
     def finish(self, exchange: Exchange) -> None:
         """Tell observers, once the engine has what it needs. No client waits for them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -335,6 +336,14 @@ def stood_in(cause: Cause, origin: Origin) -> str:
     """What a stored copy stands in for, in the words of RFC 9209."""
     what = f"error={cause.error}" if cause.error else f"received-status={cause.status}"
     return f'edgeproxy; {what}; next-hop="{origin.name}"'
+
+
+def too_many_requests(exchange: Exchange, wait_s: float) -> Response:
+    """What a client gets that asks more often than the policy's `request_rate`."""
+    after = ("retry-after", str(math.ceil(wait_s)))
+    response = error_response(exchange, 429, "too many requests of one address", after)
+    exchange.response = response
+    return response
 
 
 def error_response(

@@ -119,6 +119,8 @@ class Accelerator:
         if wire is None:
             recall.forget(visitor, line)
             return None
+        if recall.is_counting and self._app.wait_s(recall.plan, visitor.client):
+            return None  # the journey tells the client so
         self.remembered += 1
         if answer.log:
             self._app.log(access_log.repeated(answer.log, visitor.logged))

@@ -23,6 +23,7 @@ from edgeproxy.caching.freshness import CLOCK_TOLERANCE_S, current_age_s
 from edgeproxy.engine.watching import Introduction, Reads, WatchedExchange
 from edgeproxy.http import Exchange, Facts, Headers
 from edgeproxy.plan import Plan
+from edgeproxy.rates import client_number
 
 MAX_VISITORS = 16384
 MAX_ANSWERS = 65536
@@ -122,6 +123,7 @@ class Visitor:
 
     audience: Audience | None
     logged: dict[str, Any]
+    client: int = 0  # by which its requests are counted
 
 
 class Recall:
@@ -141,6 +143,7 @@ class Recall:
         self._asks_client = False
         self._wants_log = wants_log
         self.is_able = _is_repeatable(plan)
+        self.is_counting = plan.limits.request_rate > 0
         levels, self._purges = plan.cache.levels, plan.cache.purges
         self._get = levels.tiers[0].get if levels.tiers else None
         self._first = levels.tiers[0].name if levels.tiers else ""
@@ -205,7 +208,8 @@ class Recall:
                 *map(facts.named, self._facts),
             )
             logged = self._logged(facts) if self._wants_log else _NOTHING
-            return Visitor(None if request.is_targeted else self._audience(traits), logged)
+            audience = None if request.is_targeted else self._audience(traits)
+            return Visitor(audience, logged, client_number(exchange.client))
         except Exception:  # a fact that cannot be had or compared: the journey will tell
             return _NOBODY
 

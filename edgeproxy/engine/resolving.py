@@ -46,7 +46,7 @@ class Resolver(ThreadedResolver):
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address` is one of the Internet: none of this machine, its networks or of a group."""
+    """Whether `address` is of the Internet, and neither of a network inside nor of a group."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped
         if inner is None and address in _TRANSLATED:

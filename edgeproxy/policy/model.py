@@ -85,6 +85,10 @@ class Limits(Config):
     """Connections of all clients; more are answered 503 and closed."""
     connections_per_client: int = Field(default=256, ge=1)
     """Connections of one address; more are answered 503 and closed."""
+    request_rate: float = Field(default=0, ge=0)
+    """Requests a second of one address; more are answered 429. 0: any number."""
+    request_burst: int = Field(default=100, ge=1)
+    """Requests of one address that may come at once, where `request_rate` is a limit."""
     body_memory: Size = "256MiB"  # type: ignore[assignment]
     """All bodies held in memory at once."""
 
