@@ -91,10 +91,10 @@ def loop_members(exchange: Exchange, origin: Origin) -> str:
     (RFC 8586).
 
     The id is that of the origin: a request that comes back after `origin` was asked goes in
-    circles, whichever process or machine had it first. Members of others are not handed on: no key holds
-    them, and a visitor could invent one that makes an origin refuse a page for everybody. Ours can
-    do no more than have one request refused, with a status that says nothing of an origin's health
-    and is never stored. Raises ClientError (508).
+    circles, whichever process or machine had it first. Members of others are not handed on: no key
+    holds them, and a visitor could invent one that makes an origin refuse a page for everybody.
+    Ours can do no more than have one request refused, with a status that says nothing of an
+    origin's health and is never stored. Raises ClientError (508).
     """
     own = _loop_id(origin.authority, origin.base)
     said = exchange.request.headers.joined("cdn-loop")

@@ -19,6 +19,7 @@ from edgeproxy.engine.mitm import Core
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.engine.recording import Recording
 from edgeproxy.engine.upstream import Upstream
+from edgeproxy.engine.watchdog import Watchdog
 from edgeproxy.log import AccessLog
 from edgeproxy.plan import Plan
 from edgeproxy.policy.model import Limits, RecordConfig
@@ -50,6 +51,7 @@ class Edge:
         self._upstream = Upstream()
         self.app = App(self._upstream.fetch, write, neighbours)
         self.accelerator = Accelerator(self.app)
+        self.watchdog = Watchdog(lambda: self.app.plugins)
         self._record = record
         self._recording: Recording | None = None
         self._core: Core | None = None
@@ -65,6 +67,7 @@ class Edge:
         self._front = Front(self._connect, self._settings, self.accelerator)
         for address in self._listen:
             self.urls.append((await self._front.listen(address)).url)
+        self.watchdog.start()
 
     async def drain(self) -> None:
         """Stop accepting, and let requests under way finish within the policy's time."""
@@ -75,6 +78,7 @@ class Edge:
         await asyncio.gather(*self._streams, return_exceptions=True)
 
     async def close(self) -> None:
+        self.watchdog.stop()
         await self.app.close()
         self._end_recording()
         await self._upstream.close()
