@@ -80,7 +80,7 @@ async def test_a_site_learns_nothing_about_who_asked(make_site: Any) -> None:
             assert reply.status == 200
         sent = site.log[-1].headers
         assert {name.lower() for name, _ in sent.pairs} <= {
-            "host", "accept-encoding", "via", "accept", "user-agent", "connection",
+            "host", "accept-encoding", "via", "cdn-loop", "accept", "user-agent", "connection",
         }  # fmt: skip
         assert sent["Via"] == "1.1 edgeproxy"
 
