@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from edgeproxy.http import Address, Headers
@@ -32,13 +32,13 @@ def client_address(peer: Address, headers: Headers, trusted: Sequence[Network]) 
     would let clients choose their address somewhere.
     """
     client = unmapped(peer)
-    if not _is_in(client, trusted):
+    if not is_within(client, trusted):
         return client
     for hop in _hops(headers):
         if hop is None:
             break
         client = hop
-        if not _is_in(client, trusted):
+        if not is_within(client, trusted):
             break
     return client
 
@@ -63,7 +63,8 @@ def unmapped(address: Address) -> Address:
     return address
 
 
-def _is_in(address: Address, networks: Sequence[Network]) -> bool:
+def is_within(address: Address, networks: Iterable[Network]) -> bool:
+    """Whether one of `networks` holds `address`."""
     return any(address in network for network in networks)
 
 

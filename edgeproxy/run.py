@@ -46,7 +46,8 @@ def _add_serving(run: argparse.ArgumentParser) -> None:
             action="append",
             default=[],
             metavar="ADDR",
-            help=f"HOST:PORT for {what}; port 0 takes a free one; default: HTTP on 127.0.0.1:8080",
+            help=f"HOST:PORT for {what}, or unix:PATH; port 0 takes a free one; `,proxy` behind it "
+            "expects a PROXY header; default: HTTP on 127.0.0.1:8080",
         )
     run.add_argument(
         "--origin",

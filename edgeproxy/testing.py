@@ -110,6 +110,7 @@ async def running(
     origins: Mapping[str, str] | None = None,
     registry: Registry | None = None,
     tls: bool = False,
+    listen: Sequence[ListenAddress] = (ListenAddress("127.0.0.1"),),
 ) -> AsyncIterator[Proxy]:
     """A proxy that serves `policy` (text, or files) on a free port, with origins where they are.
 
@@ -121,16 +122,11 @@ async def running(
             policy_file = Path(folder) / "policy.yaml"
             policy_file.write_text(policy)
         log: list[dict[str, Any]] = []
-        listen = [ListenAddress("127.0.0.1")]
-        if tls:
-            listen.append(ListenAddress("127.0.0.1", tls=True))
+        secure = [ListenAddress("127.0.0.1", tls=True)] if tls else []
         server = Server(
             [policy_file] if policy_file is not None else list(policy),  # type: ignore[arg-type]
             [f"{name}={url}" for name, url in (origins or {}).items()],
-            listen=[
-                ListenAddress("127.0.0.1"),
-                *([ListenAddress("127.0.0.1", tls=True)] if tls else []),
-            ],
+            listen=[*listen, *secure],
             write=log.append,
             registry=registry,
         )

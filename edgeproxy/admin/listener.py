@@ -6,19 +6,16 @@ nothing changes by GET; a browser on another site gets nowhere.
 
 from __future__ import annotations
 
-import errno
 import hmac
 import logging
-import os
-import socket
 from collections.abc import Iterable
-from pathlib import Path
 
 from aiohttp import web
 
 from edgeproxy.addresses import parse_address
 from edgeproxy.admin.messages import MAX_POLICY_BYTES, Handler, Refusal, told_in_json
 from edgeproxy.policy.model import AdminConfig
+from edgeproxy.unix_socket import make_room
 
 _OF_PROXIES = ("via", "cdn-loop", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
@@ -50,7 +47,7 @@ class AdminListener:
     async def _listen(self, runner: web.AppRunner) -> None:
         path = self.config.socket
         if path is not None:
-            _make_room(path)
+            make_room(path)
             await web.UnixSite(runner, str(path)).start()
             path.chmod(0o600)
             self.address = str(path)
@@ -118,17 +115,3 @@ class AdminListener:
         if name in (own[0], listen, "localhost", "127.0.0.1", "[::1]"):
             return True
         return self.config.allow_remote and parse_address(name.strip("[]")) is not None
-
-
-def _make_room(path: Path) -> None:
-    """Remove a socket that a dead process has left. OSError if a live one listens there."""
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 
-from edgeproxy.addresses import Network, client_address, unmapped
+from edgeproxy.addresses import Network, client_address, is_within, unmapped
 from edgeproxy.explain import live as explain
 from edgeproxy.http import (
     Address,
@@ -66,7 +66,7 @@ _HOPS = frozenset((b"x-forwarded-for", b"forwarded"))
 
 @functools.lru_cache(maxsize=4096)
 def _is_trusted(peer: Address, trusted: tuple[Network, ...]) -> bool:
-    return any(peer in network for network in trusted)
+    return is_within(peer, trusted)
 
 
 @functools.lru_cache(maxsize=16384)

@@ -115,6 +115,7 @@ class Edge:
                 plan.limits,
                 plan.encoded_slashes,
                 plan.tls.context if plan.tls is not None else None,
+                plan.trusted_proxies,
                 plan.policy.core.accelerator == "on",
             )
         return self._front_settings

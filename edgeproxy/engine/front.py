@@ -19,9 +19,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
+from edgeproxy.addresses import Network
 from edgeproxy.engine.accelerator import Accelerator, Begun
 from edgeproxy.engine.listening import ListenAddress, Listener
 from edgeproxy.engine.message import (
@@ -38,6 +40,7 @@ from edgeproxy.engine.message import (
     parse_response_head,
 )
 from edgeproxy.engine.pipe import PipeEnd
+from edgeproxy.engine.proxied import LOCAL, Ends, Proxied
 from edgeproxy.engine.tls import Tls
 from edgeproxy.errors import ClientError
 from edgeproxy.policy.model import Limits
@@ -79,6 +82,7 @@ class FrontSettings:
     limits: Limits
     encoded_slashes: bool = False
     tls: ssl.SSLContext | None = None
+    trusted_proxies: tuple[Network, ...] = ()
     is_accelerated: bool = True
 
 
@@ -109,8 +113,8 @@ class Front:
         self.refused: Counter[tuple[int, str]] = Counter()
         self.is_stopping = False
         self._listeners: list[Listener] = []
-        self._open: set[_Connection] = set()
-        self._turned_away: set[_Connection] = set()
+        self._open: set[_Connection | Proxied] = set()
+        self._turned_away: set[_Connection | Proxied] = set()
         self._per_client: Counter[str] = Counter()
         self._all_closed = asyncio.Event()
 
@@ -125,18 +129,36 @@ class Front:
         Raises BadAddress.
         """
         sock = await address.open()
-        protocol = self._tls_connection if address.tls else lambda: _Connection(self)
         try:
-            listener = Listener(sock, protocol, is_shared=address.descriptor is not None)
+            listener = Listener(
+                sock,
+                self._protocol(address, sock),
+                is_shared=address.descriptor is not None,
+                at_close=address.remover(),
+            )
         except OSError as error:  # somebody was faster
             raise address.refused(error) from error
         self._listeners.append(listener)
         return address.bound_to(sock)
 
-    def _tls_connection(self) -> Tls:
+    def _protocol(
+        self, address: ListenAddress, sock: socket.socket
+    ) -> Callable[[], asyncio.Protocol]:
+        """What makes the protocol of each connection to `address`."""
+        accept = partial(self._accept, is_tls=address.tls)
+        local = LOCAL if sock.family == socket.AF_UNIX else None
+        if address.is_proxied:
+            return lambda: Proxied(self, accept, local)
+        return lambda: accept(local)
+
+    def _accept(self, ends: Ends | None, *, is_tls: bool) -> asyncio.Protocol:
+        """What serves a connection; it is between `ends`, or those that the socket tells."""
+        connection = _Connection(self, ends)
+        if not is_tls:
+            return connection
         settings = self.settings()
         assert settings.tls is not None  # no policy comes into force that lacks it
-        return Tls(settings.tls, _Connection(self), handshake_s=settings.limits.head_timeout)
+        return Tls(settings.tls, connection, handshake_s=settings.limits.head_timeout)
 
     async def stop(self, timeout_s: float) -> None:
         """Stop accepting, close idle connections, let requests under way finish, then abort.
@@ -164,16 +186,20 @@ class Front:
 
     # Called by connections.
 
-    def admit(self, connection: _Connection, client: str) -> str | None:
-        """Count a new connection in; the reason if it has to be turned away."""
+    def admit(self, connection: _Connection | Proxied, client: str = "") -> str | None:
+        """Count a new connection in; the reason if it has to be turned away.
+
+        Its client may not be known yet.
+        """
         limits = self.settings().limits
         if len(self._open) >= limits.connections:
             reason = "too many connections"
-        elif self._per_client[client] >= limits.connections_per_client:
+        elif client and self._per_client[client] >= limits.connections_per_client:
             reason = "too many connections of one client"
         else:
             self._open.add(connection)
-            self._per_client[client] += 1
+            if client:
+                self._per_client[client] += 1
             return None
         self._turned_away.add(connection)
         return reason
@@ -183,12 +209,16 @@ class Front:
         """Whether a connection that was turned away may stay open until its client has read why."""
         return len(self._turned_away) <= MAX_LINGERING
 
-    def forget(self, connection: _Connection, client: str) -> None:
+    def hand_over(self, connection: Proxied) -> None:
+        """Its client is known: who serves it will be counted in its place."""
+        self._open.discard(connection)
+
+    def forget(self, connection: _Connection | Proxied, client: str = "") -> None:
         """Count a closed connection out."""
         if connection in self._open:
             self._open.remove(connection)
             self._per_client[client] -= 1
-            if not self._per_client[client]:
+            if self._per_client[client] <= 0:  # nobody is counted as ""
                 del self._per_client[client]
         self._turned_away.discard(connection)
         if not self._open and not self._turned_away:
@@ -259,6 +289,7 @@ class _Connection(asyncio.Protocol):
         "_core",
         "_core_is_full",
         "_discarding",
+        "_ends",
         "_eof",
         "_front",
         "_gone",
@@ -289,8 +320,9 @@ class _Connection(asyncio.Protocol):
     _peer: Peer
     _settings: FrontSettings
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, ends: Ends | None = None) -> None:
         self._front = front
+        self._ends = ends  # in place of those that the socket tells
         self._client = ""
         self._who = ""  # address and scheme, for the accelerator; empty if it is not to be asked
         self._reader = RequestReader()
@@ -333,11 +365,12 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._peer = Peer(
+        ends = self._ends or (
             transport.get_extra_info("peername"),
             transport.get_extra_info("sockname"),
-            "https" if transport.get_extra_info("ssl_object") else "http",
         )
+        scheme = "https" if transport.get_extra_info("ssl_object") else "http"
+        self._peer = Peer(*ends, scheme)
         self._came_at_s = self._front.now()
         self._client = client_key(self._peer.peername)
         self._settings = self._front.settings()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -49,6 +49,7 @@ class Supervisor:
         self._record = record
         self._access_log, self._log_level = access_log, log_level
         self._reserved: list[socket.socket] = []
+        self._removers: list[Callable[[], None]] = []  # of Unix sockets
         self._files = PolicyFiles(policies, origins, any(one.tls for one in listen))
 
     @property
@@ -89,7 +90,9 @@ class Supervisor:
         sock = await address.open()  # fails if anybody listens there
         bound = address.bound_to(sock)
         self.urls.append(bound.url)
-        if not BALANCES_PORTS:
+        if remove := address.remover():
+            self._removers.append(remove)
+        if bound.path or not BALANCES_PORTS:
             self._reserved.append(sock)
             return replace(address, descriptor=sock.fileno())
         sock.close()
@@ -118,3 +121,5 @@ class Supervisor:
         await self._rollout.close()
         for sock in self._reserved:
             sock.close()
+        for remove in self._removers:
+            remove()
