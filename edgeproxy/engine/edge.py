@@ -21,6 +21,7 @@ from edgeproxy.engine.recording import Recording
 from edgeproxy.engine.upstream import Upstream
 from edgeproxy.engine.watchdog import Watchdog
 from edgeproxy.log import AccessLog
+from edgeproxy.metrics.counts import Counts
 from edgeproxy.plan import Plan
 from edgeproxy.policy.model import Limits, RecordConfig
 from edgeproxy.policy.policy import Policy
@@ -48,8 +49,9 @@ class Edge:
             write = AccessLog(sys.stdout, access_log).write
         self.urls: list[str] = []
         self._listen = listen
-        self._upstream = Upstream()
-        self.app = App(self._upstream.fetch, write, neighbours)
+        counts = Counts()
+        self._upstream = Upstream(counts)
+        self.app = App(self._upstream.fetch, write, neighbours, counts)
         self.accelerator = Accelerator(self.app)
         self.watchdog = Watchdog(lambda: self.app.plugins)
         self._record = record
@@ -64,7 +66,7 @@ class Edge:
         """Listen. Raises BadAddress."""
         self._record_as(self.app.plan.policy)
         self._core = Core(self.app)
-        self._front = Front(self._connect, self._settings, self.accelerator)
+        self._front = Front(self._connect, self._settings, self.accelerator, counts=self.app.counts)
         for address in self._listen:
             self.urls.append((await self._front.listen(address)).url)
         self.watchdog.start()
