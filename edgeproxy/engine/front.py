@@ -202,7 +202,7 @@ class Front:
             self._open.add(connection)
             if client:
                 self._per_client[client] += 1
-            self.counts.connections_open += 1
+            self.counts.connections_open = len(self._open)
             self.counts.connections_accepted += 1
             return None
         self._turned_away.add(connection)
@@ -216,12 +216,13 @@ class Front:
     def hand_over(self, connection: Proxied) -> None:
         """Its client is known: who serves it will be counted in its place."""
         self._open.discard(connection)
+        self.counts.connections_accepted -= 1
 
     def forget(self, connection: _Connection | Proxied, client: str = "") -> None:
         """Count a closed connection out."""
         if connection in self._open:
             self._open.remove(connection)
-            self.counts.connections_open -= 1
+            self.counts.connections_open = len(self._open)
             self._per_client[client] -= 1
             if self._per_client[client] <= 0:  # nobody is counted as ""
                 del self._per_client[client]
