@@ -231,7 +231,7 @@ class Front:
             self._all_closed.set()
 
     def count_refusal(self, peername: Any, status: int, reason: str) -> None:
-        self.counts.refused[status, reason] += 1
+        self.counts.refuse(status, reason)
         log.info("refused: %d, %s", status, reason, extra={"client": peername, "status": status})
 
 

@@ -25,6 +25,7 @@ NONE = "none"
 """The route of a request that none matched, the status of one that got no answer."""
 
 MAX_TALLIES = 4096
+MAX_REASONS = 256  # for refusals, of which there are some forty
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 
@@ -129,6 +130,12 @@ class Counts:
         tally = self.tally(exchange)
         tally.bytes += exchange.bytes_sent
         tally.durations.add(time.monotonic() - exchange.started_s)
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Count a refusal. `reason` is one of ours; should it ever hold more, it is bounded."""
+        if len(self.refused) >= MAX_REASONS and (status, reason) not in self.refused:
+            reason = OTHER
+        self.refused[status, reason] += 1
 
     def origin(self, name: str) -> OriginTally:
         """Where what comes of asking this origin of the policy is counted."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.health import Health
 from edgeproxy.http import Exchange, Request, Response
-from edgeproxy.metrics.counts import BUCKETS_S, MAX_TALLIES, OTHER, Counts
+from edgeproxy.metrics.counts import BUCKETS_S, MAX_REASONS, MAX_TALLIES, OTHER, Counts
 from edgeproxy.metrics.exposition import METRICS
 from edgeproxy.metrics.snapshot import Snapshot, merged, of_the_past, snapshot
 from edgeproxy.plan import Plan, compile_plan
@@ -60,6 +60,16 @@ def test_routes_without_end_become_one() -> None:
     assert [sum(tally.durations.buckets) for tally in others] == [500]
 
 
+def test_reasons_without_end_become_one() -> None:
+    counts = Counts()
+    for number in range(MAX_REASONS + 10):
+        counts.refuse(400, f"reason {number}")
+    counts.refuse(400, "reason 3")
+    assert len(counts.refused) == MAX_REASONS + 1
+    assert counts.refused[400, OTHER] == 10
+    assert counts.refused[400, "reason 3"] == 2
+
+
 @given(st.lists(st.floats(0, 100), max_size=50))
 def test_every_duration_is_in_the_bucket_below_its_bound(durations: list[float]) -> None:
     tally = Counts().origin("site")
@@ -76,7 +86,7 @@ def of_worker(state: str, *statuses: int) -> Snapshot:
         counts.finished(answered(status=status, route="site", bytes_sent=10))
         counts.origin("site").answered(status, 0.02)
     counts.connections_open = 3
-    counts.refused[400, "why"] += 1
+    counts.refuse(400, "why")
     found = snapshot(counts, plan(), Health(lambda: 0.0))
     found["origins"][0]["state"] = state  # type: ignore[typeddict-item]
     return found
