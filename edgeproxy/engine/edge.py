@@ -18,6 +18,7 @@ from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.mitm import Core
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.engine.recording import Recording
+from edgeproxy.engine.renewals import Renewals
 from edgeproxy.engine.upstream import Upstream
 from edgeproxy.engine.watchdog import Watchdog
 from edgeproxy.log import AccessLog
@@ -61,6 +62,8 @@ class Edge:
         self._front_settings = FrontSettings(Limits())
         self._plan: Plan | None = None  # that they are made of
         self._streams: set[asyncio.Future[None]] = set()
+        self._renewals = Renewals(lambda: self.app.plan.tls, self._forget_settings)
+        self._renewing: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
         """Listen. Raises BadAddress."""
@@ -69,10 +72,14 @@ class Edge:
         self._front = Front(self._connect, self._settings, self.accelerator, counts=self.app.counts)
         for address in self._listen:
             self.urls.append((await self._front.listen(address)).url)
+        self._renewing = asyncio.ensure_future(self._renewals.run())
         self.watchdog.start()
 
     async def drain(self) -> None:
         """Stop accepting, and let requests under way finish within the policy's time."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
         if self._front is not None:
             await self._front.stop(self.app.plan.limits.shutdown_timeout)
         for stream in tuple(self._streams):
@@ -121,6 +128,9 @@ class Edge:
                 plan.policy.core.accelerator == "on",
             )
         return self._front_settings
+
+    def _forget_settings(self) -> None:
+        self._plan = None
 
     def _connect(self, peer: Peer) -> PipeEnd:
         assert self._core is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +22,25 @@ VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 log = logging.getLogger("edgeproxy")
 
 
+type Files = tuple[str, str]
+"""Where a certificate and its key are; the same file may hold both."""
+
+type Stamp = tuple[tuple[int, ...], ...]
+"""What changes when one of the files is written, or another takes its place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """A certificate as its files had it at one moment."""
 
+    files: Files
+    stamp: Stamp
     names: tuple[str, ...]  # DNS names in lower case, `*.example.org` among them
     not_after: datetime
     context: ssl.SSLContext
+
+    def __str__(self) -> str:
+        return f"the certificate for {', '.join(self.names) or '(no name)'}"
 
 
 def check_certificate(file: str) -> str:
@@ -53,6 +66,7 @@ def check_key(file: str) -> str:
 
 def load_pair(certificate: str, key: str) -> Certificate:
     """A certificate with its chain and its key, ready to serve. Raises a fault."""
+    stamp = stamp_of((certificate, key))  # before they are read: what changes meanwhile is new
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
@@ -64,7 +78,21 @@ def load_pair(certificate: str, key: str) -> Certificate:
             reason = "it belongs to another certificate"
         raise _fault(f"the key in {key!r} does not fit {certificate!r}: {reason}") from None
     leaf = _leaf(certificate)
-    return Certificate(_names(leaf), leaf.not_valid_after_utc, context)
+    files = (certificate, key)
+    return Certificate(files, stamp, _names(leaf), leaf.not_valid_after_utc, context)
+
+
+def stamp_of(files: Files) -> Stamp:
+    """The stamp of `files` as they are, wherever links lead; of what is not there, an empty one."""
+
+    def of(file: str) -> tuple[int, ...]:
+        try:
+            found = os.stat(file)
+        except (OSError, ValueError):
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    return tuple(of(file) for file in files)
 
 
 def _leaf(file: str) -> x509.Certificate:
@@ -105,15 +133,25 @@ class ServerNames:
     `context` is what a handshake begins with.
     """
 
+    context: ssl.SSLContext
+
     def __init__(self, certificates: Sequence[Certificate], min_version: str) -> None:
+        self._min_version = VERSIONS[min_version]
+        self._use(certificates)
+
+    def _use(self, certificates: Sequence[Certificate]) -> None:
         self._contexts: dict[str, ssl.SSLContext] = {}
         for certificate in certificates:
-            certificate.context.minimum_version = VERSIONS[min_version]
+            certificate.context.minimum_version = self._min_version
             for name in certificate.names:
                 self._contexts.setdefault(name, certificate.context)
         self.certificates = tuple(certificates)
         self.context = certificates[0].context
         self.context.sni_callback = self._choose
+
+    def take(self, renewed: Certificate) -> None:
+        """Use `renewed` in the place of the one from the same files, from the next handshake on."""
+        self._use([renewed if one.files == renewed.files else one for one in self.certificates])
 
     def context_for(self, name: str) -> ssl.SSLContext:
         """The context for a server name; `*.` stands for one label (RFC 9525, section 6.3)."""
@@ -130,6 +168,5 @@ class ServerNames:
         now = now or datetime.now(UTC)
         for certificate in self.certificates:
             if certificate.not_after < now + WARN_BEFORE:
-                names = ", ".join(certificate.names) or "(no name)"
                 verb = "ended" if certificate.not_after < now else "ends"
-                log.warning("the certificate for %s %s on %s", names, verb, certificate.not_after)
+                log.warning("%s %s on %s", certificate, verb, certificate.not_after)

@@ -279,3 +279,41 @@ async def test_stopping_lets_a_request_finish_and_closes_the_rest(
         for _, writer in (idle, busy):
             writer.close()
         await stopping
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_renewed_files_are_taken_up_without_a_command_and_without_a_failure(
+    workers: str, policy: str, trust: Any, tmp_path: Path, authority: Authority, edgeproxy_run: Any
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(policy)
+    proxy = await edgeproxy_run(file, "--listen-tls", "127.0.0.1:0", "--workers", workers)
+    ready = await proxy.said(lambda line: line.startswith("edgeproxy serves "))
+    url = next(word for word in ready.split() if word.startswith("https:"))
+    port = URL(url).port
+    assert port is not None
+    renewed = authority.sign(tmp_path, "new", "one.example")
+    asked, ended = 0, asyncio.Event()
+
+    async def keep_asking() -> None:
+        nonlocal asked
+        while not ended.is_set():
+            assert await shown(port, trust, "one.example") in ("one", "new")
+            asked += 1
+
+    asking = asyncio.create_task(keep_asking())
+    renewed.key.rename(tmp_path / "one.key")
+    renewed.certificate.rename(tmp_path / "one.pem")
+
+    def says_so(line: str) -> bool:
+        return "the certificate for one.example was renewed" in line
+
+    before = 0
+    for _ in range(int(workers)):
+        line = await proxy.said_since(before, says_so)
+        before = proxy.err.index(line) + 1
+    ended.set()
+    await asking
+    assert asked > 0
+    for _ in range(8):  # whichever worker takes it
+        assert await shown(port, trust, "one.example") == "new"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,18 @@ def test_the_first_certificate_with_a_name_serves_it(tmp_path: Path, authority: 
         "two.example": one, "b.b.two.example": one, "": one, "*.two.example": two,
     }.items():  # fmt: skip
         assert names.context_for(name) is context, name
+
+
+def test_a_renewed_one_takes_the_place_of_the_old(tmp_path: Path, authority: Authority) -> None:
+    files = [authority.sign(tmp_path, stem, f"{stem}.example") for stem in ("one", "two")]
+    names = ServerNames([load_pair(*map(str, pair)) for pair in files], "1.3")
+    authority.sign(tmp_path, "one", "one.example", "new.example")
+    renewed = load_pair(*map(str, files[0]))
+    names.take(renewed)
+    assert names.certificates[0] is renewed
+    assert names.context is renewed.context is names.context_for("new.example")
+    assert renewed.context.minimum_version is ssl.TLSVersion.TLSv1_3
+    assert names.context_for("two.example") is names.certificates[1].context
 
 
 def test_one_that_ends_soon_is_told(tmp_path: Path, authority: Authority, caplog: Any) -> None:
