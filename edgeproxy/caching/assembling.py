@@ -78,8 +78,7 @@ class Assembler:
                 return None
             if not is_here:
                 reuse = _partly(reuse)
-        status = f"edgeproxy; {reuse.status}"
-        return Answer(response, reuse.verdict, status, reuse.cause, tier=reuse.tier)
+        return Answer(response, reuse.verdict, f"edgeproxy; {reuse.status}", reuse.cause)
 
     def close(self) -> None:
         """End all fetches."""

@@ -55,19 +55,12 @@ def main(options: argparse.Namespace) -> int:
 
 async def examine(options: argparse.Namespace) -> list[Verdict]:
     """All verdicts, the worst of each check first. Raises PolicyError and BadAddress."""
-    from edgeproxy.addresses import split_address
     from edgeproxy.doctor.looking import look
-    from edgeproxy.engine.listening import ListenAddress
+    from edgeproxy.engine.listening import listen_addresses
     from edgeproxy.rollout import PolicyFiles
 
-    listen = [
-        ListenAddress(*split_address(text), tls=is_tls)
-        for texts, is_tls in (
-            (_opened(options.listen or _default(options)), False),
-            (_opened(options.listen_tls), True),
-        )
-        for text in texts
-    ]
+    plain, tls = _opened(options.listen or _default(options)), _opened(options.listen_tls)
+    listen = listen_addresses(plain, tls, {})
     policy = None
     if options.policy or options.origin:
         files = PolicyFiles(options.policy, options.origin, bool(options.listen_tls))

@@ -181,10 +181,12 @@ def _name_of(uid: int) -> str:
 
 def _ports(listen: Sequence[ListenAddress], policy: Policy | None) -> Iterator[Port]:
     for one in listen:
-        yield _port(one.host, one.port, "HTTPS" if one.tls else "HTTP")
+        use = "HTTPS" if one.tls else "HTTP"
+        yield _socket(Path(one.path), use) if one.path else _port(one.host, one.port, use)
     admin = policy.core.admin if policy is not None else None
-    if admin is not None and admin.socket is None:
-        yield _port(*admin.host_and_port, "admin")
+    if admin is not None:
+        path = admin.socket
+        yield _socket(path, "admin") if path else _port(*admin.host_and_port, "admin")
 
 
 def _port(host: str, port: int, use: str) -> Port:
@@ -207,6 +209,19 @@ def _port(host: str, port: int, use: str) -> Port:
         by = holder(port)
         name, is_ours = (by.name, by.is_ours) if by is not None else ("", False)
         return replace(seen, is_taken=True, holder=name, is_ours=is_ours)
+    return seen
+
+
+def _socket(path: Path, use: str) -> Port:
+    """Whether a Unix socket can be made there; one that a dead process has left is no hindrance."""
+    seen = Port(f"unix:{path}", use)
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as sock:
+            return replace(seen, is_taken=sock.connect_ex(str(path)) == 0)
+    if path.exists():
+        return replace(seen, trouble="it is a file that is no socket")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return replace(seen, trouble=f"{path.parent} cannot be written to, or is not there")
     return seen
 
 

@@ -38,7 +38,7 @@ def _judged(port: Port) -> Judged:
             of=of,
         )
     if port.trouble:
-        mend = f"choose an address of this machine{_option(port)}"
+        mend = f"choose an address that this machine has{_option(port)}"
         return fault(f"it cannot be had: {port.trouble}", mend, of=of)
     return ok("it is free", of=of)
 
@@ -137,8 +137,9 @@ def _too_wide(network: Network) -> Judged:
 
 
 def _is_behind_another(view: View) -> bool:
-    hosts = [port.address.rpartition(":")[0] for port in view.ports if port.use != "admin"]
-    return bool(hosts) and all(_is_loopback(host.strip("[]")) for host in hosts)
+    public = [port.address for port in view.ports if port.use != "admin"]
+    hosts = [address.rpartition(":")[0] for address in public]
+    return bool(hosts) and all(host == "unix" or _is_loopback(host.strip("[]")) for host in hosts)
 
 
 def _is_loopback(host: str) -> bool:

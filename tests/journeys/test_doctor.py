@@ -100,6 +100,19 @@ async def test_a_taken_port_is_named_with_its_holder(tmp_path: Path) -> None:
         assert f"(process {os.getpid()})" in says
 
 
+async def test_unix_sockets_can_be_made_unless_a_live_one_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        status, report = await doctor("--listen", f"unix:{path}")
+        assert (status, of(report, "port")[0][0]) == (1, "fault")
+    for here in (path, tmp_path / "new.sock"):  # the first has nobody behind it any more
+        assert of((await doctor("--listen", f"unix:{here}"))[1], "port") == [("ok", "it is free")]
+    status, report = await doctor("--listen", f"unix:{tmp_path}/no/http.sock")
+    assert "is not there" in of(report, "port")[0][1]
+
+
 async def test_a_running_edgeproxy_is_no_fault(edgeproxy_run: Any, tmp_path: Path) -> None:
     policy = tmp_path / "site.yaml"
     policy.write_text("version: 1\nroutes: [{name: hi, respond: {body: hi}}]\n")

@@ -165,7 +165,7 @@ def test_data_goes_out_of_date(days: int, state: str) -> None:
          "ok", "edgeproxy (process 9) serves there now", ""),
         (Port("0.0.0.0:80", "HTTP", is_denied=True), "fault", "below 1024", "let systemd open it"),
         (Port("192.0.2.1:80", "HTTP", trouble="Cannot assign requested address"),
-         "fault", "Cannot assign requested address", "an address of this machine"),
+         "fault", "Cannot assign requested address", "an address that this machine has"),
     ],
 )  # fmt: skip
 def test_ports_can_be_had(port: Port, state: str, says: str, mend: str) -> None:
@@ -234,6 +234,7 @@ def trusting(*networks: str) -> str:
     [
         (BY_COUNTRY, PUBLIC, "ok", "nobody is believed"),
         (BY_COUNTRY, LOCAL, "warning", "seem to come from 127.0.0.1"),
+        (BY_COUNTRY, (Port("unix:/run/e.sock", "HTTP"),), "warning", "seem to come from 127.0.0.1"),
         (POLICY, LOCAL, "ok", "nobody is believed"),  # it does not matter to that policy
         (trusting("127.0.0.1/32"), LOCAL, "ok", "believed are 127.0.0.1/32"),
         (trusting("104.16.0.0/13", "2400:cb00::/32"), PUBLIC, "ok", "believed are 104.16.0.0/13"),
