@@ -16,6 +16,7 @@ from edgeproxy.explain.live import Explained, announce
 from edgeproxy.health import Health
 from edgeproxy.http import Exchange, Fetch, Response
 from edgeproxy.live import Live, LivePlans
+from edgeproxy.metrics.counts import Counts
 from edgeproxy.pipeline import each, handle, too_many_requests
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.policy import LoadedPlugin, Policy
@@ -35,9 +36,9 @@ class App:
     """What the engines drive: `handle` an exchange, then `finish` it.
 
     `plan` is the one in force, and is swapped whole. While a policy is tried there is a `candidate`
-    besides: then `plan_for` says which of the two decides. `purges`, `health`, `rates` and
-    `explained` outlive every plan: no reload brings back what was purged, forgets which origins are
-    down, or lets a client begin anew.
+    besides: then `plan_for` says which of the two decides. `purges`, `health`, `rates`, `explained`
+    and `counts` outlive every plan: no reload brings back what was purged, forgets which origins
+    are down, or lets a client begin anew.
     """
 
     plan: Plan
@@ -47,6 +48,7 @@ class App:
         fetch: Fetch,
         write: Callable[[dict[str, Any]], None] | None = None,
         neighbours: Neighbours | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self.fetch = fetch
         self.candidate: Candidate | None = None
@@ -55,6 +57,7 @@ class App:
         self.health = Health(time.time)
         self.rates = RequestRates()
         self.explained = Explained()
+        self.counts = counts or Counts()
         self._write = write
         self._neighbours = neighbours
         self._plans = LivePlans()
@@ -70,7 +73,12 @@ class App:
         """
         other = self.plan if beside else None
         return compile_plan(
-            policy, self.purges, self.health, beside=other, neighbours=self._neighbours
+            policy,
+            self.purges,
+            self.health,
+            beside=other,
+            neighbours=self._neighbours,
+            plugin_errors=self.counts.plugin_errors,
         )
 
     async def load(self, plan: Plan) -> None:
@@ -226,6 +234,7 @@ class App:
         live = self._plans.of(exchange) or self._in_force
         assert live is not None
         exchange.policy = exchange.policy or live.plan.version
+        self.counts.finished(exchange)
         if self.recorder is not None:
             self.recorder.finish(exchange)
         if exchange.trace is not None:

@@ -453,6 +453,7 @@ class Exchange:
     cache_key: str = ""  # what the answer is stored under, empty if the cache has no part in it
     cache_status: str = ""  # our member of Cache-Status (RFC 9211)
     cache_verdict: str = "pass"  # hit, miss, stale, revalidated, collapsed, pass
+    cache_tier: str = ""  # that had the stored answer, empty if none was used
     hit: Hit | None = None  # the fresh copy that it was answered with, if it was
     varies_by: set[str] = field(default_factory=set)  # request fields that decided; `*` for more
     cookies_to_set: list[str] = field(default_factory=list)

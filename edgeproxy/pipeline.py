@@ -152,7 +152,7 @@ async def answer(exchange: Exchange, plan: Plan, route: Route, fetch: Fetch) -> 
                 request, key, route.rule, forward, url=url, accept_encoding=accepts
             )
             exchange.cache_verdict, exchange.cache_status = answered.verdict, answered.status
-            exchange.hit = answered.hit
+            exchange.cache_tier, exchange.hit = answered.tier, answered.hit
             response = answered.response
             if answered.cause is not None:
                 response.headers.append("proxy-status", stood_in(answered.cause, origin))
@@ -281,7 +281,7 @@ async def cache_key(
             pairs = () if parts is None else tuple(parts)
             lines += sorted(_key_line(*pair) for pair in pairs)
         except Exception as error:
-            failed(hook, f"{type(error).__name__}: {error}", error)
+            failed(plan, hook, f"{type(error).__name__}: {error}", error)
         if exchange.trace is not None:
             exchange.trace.steps[-1].key = pairs
     return "\n".join(lines)
@@ -413,18 +413,20 @@ async def run(
     except (ClientError, UpstreamError) as error:
         if hook.phase != "finish":
             raise
-        return failed(hook, str(error), error)
+        return failed(plan, hook, str(error), error)
     except BaseException as error:  # SystemExit too: it would end the program for all others
         if isinstance(error, asyncio.CancelledError) and is_cancelled():
             raise
-        return failed(hook, f"{type(error).__name__}: {error}", error)
+        return failed(plan, hook, f"{type(error).__name__}: {error}", error)
     if watch is not None:
         watch.end(result)
     if result is not None and not isinstance(result, expected):
-        return failed(hook, f"returned {type(result).__name__}, not {expected.__name__} or None")
+        return failed(
+            plan, hook, f"returned {type(result).__name__}, not {expected.__name__} or None"
+        )
     left = result if expected is Response or not arguments else arguments[-1]
     if isinstance(left, Response) and (reason := unsendable(left)):
-        return failed(hook, reason)
+        return failed(plan, hook, reason)
     hook.failures = 0
     return result
 
@@ -451,9 +453,10 @@ def unsendable(response: Any) -> str:
     return ""
 
 
-def failed(hook: Hook, reason: str, cause: BaseException | None = None) -> None:
+def failed(plan: Plan, hook: Hook, reason: str, cause: BaseException | None = None) -> None:
     """A hook's failure: ends the request where the phase is closed, is logged where it is open."""
     error = PluginError(hook.plugin, hook.phase, reason)
+    plan.plugin_errors[hook.plugin, hook.phase] += 1
     if hook.closed:
         log.error("%s", error, exc_info=cause)
         raise error from cause

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -119,6 +120,7 @@ class Plan:
     plugins: tuple[LoadedPlugin, ...]
     logged_facts: tuple[Fact[Any], ...]
     rule_names: Mapping[str, str]  # of cache rules, by route
+    plugin_errors: Counter[tuple[str, str]]  # what has failed so far, by plugin and hook
 
     def serves(self, host: str) -> bool:
         """Whether `host` is a name that the policy serves; all are, if it names none."""
@@ -137,6 +139,7 @@ def compile_plan(
     *,
     beside: Plan | None = None,
     neighbours: Neighbours | None = None,
+    plugin_errors: Counter[tuple[str, str]] | None = None,
 ) -> Plan:
     """Turn `policy` into a plan whose cache heeds `purges` and notes `health`. Opens nothing.
 
@@ -185,6 +188,7 @@ def compile_plan(
             fact for plugin in policy.plugins for fact in plugin.instance.facts() if fact.log
         ),
         rule_names={r.core.name: r.core.cache for r in policy.routes if r.core.cache},
+        plugin_errors=Counter() if plugin_errors is None else plugin_errors,
     )
 
 

@@ -78,7 +78,8 @@ class Assembler:
                 return None
             if not is_here:
                 reuse = _partly(reuse)
-        return Answer(response, reuse.verdict, f"edgeproxy; {reuse.status}", reuse.cause)
+        status = f"edgeproxy; {reuse.status}"
+        return Answer(response, reuse.verdict, status, reuse.cause, tier=reuse.tier)
 
     def close(self) -> None:
         """End all fetches."""

@@ -221,12 +221,13 @@ class Cache:
             if fresh_for_s > 0:
                 if errand.wanted and entry.encoded is None:
                     self.keeper.encode_later(found.id, entry)
-                return Reuse(entry, "hit", f"hit; ttl={int(fresh_for_s)}; detail={found.tier}")
+                status = f"hit; ttl={int(fresh_for_s)}; detail={found.tier}"
+                return Reuse(entry, "hit", status, tier=found.home)
             if self._may_wait_for_news(errand, found, -fresh_for_s):
                 cause = self.health.trouble(errand.origin)
                 detail = found.tier if cause is None else "origin_down"
                 status = f"hit; ttl={int(fresh_for_s)}; detail={detail}"
-                return Reuse(entry, "stale", status, cause)
+                return Reuse(entry, "stale", status, cause, tier=found.home)
         return await self.sharing.answer(errand, found)
 
     async def _without_coding(self, errand: Errand, found: Found) -> tuple[Errand, Found]:

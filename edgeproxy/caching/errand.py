@@ -26,6 +26,7 @@ class Answer:
     status: str  # our member of Cache-Status (RFC 9211)
     cause: Cause | None = None  # the origin's failure for which a stored copy stands in
     hit: Hit | None = None  # the fresh copy that it was made of
+    tier: str = ""  # that had what it was made of, if it was stored
 
 
 @dataclass(slots=True)

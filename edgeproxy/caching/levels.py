@@ -25,6 +25,8 @@ MAX_VARIANTS = 64
 PROMOTED_BYTES = 1024 * 1024
 """A larger body that a tier keeps on disk stays there, and is sent from there."""
 
+_PROMOTED = "_promoted"
+
 log = logging.getLogger(__name__)
 
 
@@ -38,8 +40,13 @@ class Found:
 
     id: str
     entry: StoredResponse | None = None
-    tier: str = ""  # where the entry was
+    tier: str = ""  # where the entry was, with `_promoted` if it has moved up
     has_variants: bool = False
+
+    @property
+    def home(self) -> str:
+        """The tier that had the entry, whether it has moved up or not."""
+        return self.tier.removesuffix(_PROMOTED)
 
 
 class Levels:
@@ -147,7 +154,7 @@ class Levels:
                     await self._remove_from(tier, id)
                 continue
             if level and await self._promote(level, id, entry, before):
-                return left, f"{tier.name}_promoted"
+                return left, tier.name + _PROMOTED
             return left, tier.name
         return None, ""
 

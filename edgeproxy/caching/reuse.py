@@ -77,12 +77,14 @@ class Reuse:
     status: str  # without our name
     cause: Cause | None = None
     is_reused: bool = True  # it was here already, or was fetched for somebody else
+    tier: str = ""  # where it was
 
 
 def told(errand: Errand, reuse: Reuse, now_s: float) -> Answer:
     """What the client gets of it now."""
     response = response_of(errand, reuse.entry, now_s, is_reused=reuse.is_reused)
-    return Answer(response, reuse.verdict, f"edgeproxy; {reuse.status}", reuse.cause)
+    status = f"edgeproxy; {reuse.status}"
+    return Answer(response, reuse.verdict, status, reuse.cause, tier=reuse.tier)
 
 
 def hit(errand: Errand, found: Found, fresh_for_s: float, now_s: float) -> Answer:
@@ -93,6 +95,7 @@ def hit(errand: Errand, found: Found, fresh_for_s: float, now_s: float) -> Answe
         "hit",
         f"edgeproxy; hit; ttl={int(fresh_for_s)}; detail={found.tier}",
         hit=Hit(found.id, found.tier, found.entry, errand.url, now_s, fresh_for_s),
+        tier=found.tier,
     )
 
 

@@ -163,7 +163,7 @@ class Sharing:
             fresh_for_s = left_s(found.entry, errand.rule, self._now()) if found.entry else 0.0
             if fresh_for_s > 0 and found.entry and may_reuse(found.entry, errand.asked):
                 status = f"hit; ttl={int(fresh_for_s)}; detail={found.tier}"
-                return Reuse(found.entry, "hit", status)
+                return Reuse(found.entry, "hit", status, tier=found.home)
         return await self.alone(errand, found, fwd_of(found))
 
     async def _load(self, errand: Errand) -> Found:

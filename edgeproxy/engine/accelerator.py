@@ -88,10 +88,9 @@ class Begun:
 
 
 class Accelerator:
-    """What the front asks before it asks the core. `remembered` counts answers given again."""
+    """What the front asks before it asks the core."""
 
     def __init__(self, app: App) -> None:
-        self.remembered = 0
         self._app = app
         self._recall: Recall | None = None
 
@@ -121,10 +120,17 @@ class Accelerator:
             return None
         if recall.is_counting and self._app.wait_s(recall.plan, visitor.client):
             return None  # the journey tells the client so
-        self.remembered += 1
+        tally = answer.tally
+        tally.remembered += 1
+        tally.bytes += answer.bytes
         if answer.log:
             self._app.log(access_log.repeated(answer.log, visitor.logged))
         return wire
+
+    @property
+    def remembered(self) -> int:
+        """How many answers were given again as they were."""
+        return self._app.counts.remembered
 
     def takes(self, head: RequestHead) -> bool:
         """Whether the journey of `head` may begin in the front. While a candidate decides for some
@@ -184,5 +190,5 @@ class Accelerator:
     def recalling(self) -> Recall:
         """The memory for the plan in force, an empty one after a reload."""
         if self._recall is None or self._recall.plan is not self._app.plan:
-            self._recall = Recall(self._app.plan, self._app.is_logging)
+            self._recall = Recall(self._app.plan, self._app.is_logging, self._app.counts.tally)
         return self._recall

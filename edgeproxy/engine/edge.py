@@ -22,6 +22,7 @@ from edgeproxy.engine.renewals import Renewals
 from edgeproxy.engine.upstream import Upstream
 from edgeproxy.engine.watchdog import Watchdog
 from edgeproxy.log import AccessLog
+from edgeproxy.metrics.counts import Counts
 from edgeproxy.plan import Plan
 from edgeproxy.policy.model import Limits, RecordConfig
 from edgeproxy.policy.policy import Policy
@@ -49,8 +50,9 @@ class Edge:
             write = AccessLog(sys.stdout, access_log).write
         self.urls: list[str] = []
         self._listen = listen
-        self._upstream = Upstream()
-        self.app = App(self._upstream.fetch, write, neighbours)
+        counts = Counts()
+        self._upstream = Upstream(counts)
+        self.app = App(self._upstream.fetch, write, neighbours, counts)
         self.accelerator = Accelerator(self.app)
         self.watchdog = Watchdog(lambda: self.app.plugins)
         self._record = record
@@ -67,7 +69,7 @@ class Edge:
         """Listen. Raises BadAddress."""
         self._record_as(self.app.plan.policy)
         self._core = Core(self.app)
-        self._front = Front(self._connect, self._settings, self.accelerator)
+        self._front = Front(self._connect, self._settings, self.accelerator, counts=self.app.counts)
         for address in self._listen:
             self.urls.append((await self._front.listen(address)).url)
         self._renewing = asyncio.ensure_future(self._renewals.run())

@@ -43,6 +43,7 @@ from edgeproxy.engine.pipe import PipeEnd
 from edgeproxy.engine.proxied import LOCAL, Ends, Proxied
 from edgeproxy.engine.tls import Tls
 from edgeproxy.errors import ClientError
+from edgeproxy.metrics.counts import Counts
 from edgeproxy.policy.model import Limits
 
 log = logging.getLogger("edgeproxy.front")
@@ -94,8 +95,8 @@ class Front:
     """The listeners of one process and their connections.
 
     `settings` is asked for every connection and every request, so that a reload takes effect.
-    `accelerator` answers what need not wait; without it, everything goes to the core. `refused`
-    counts refusals by status and reason.
+    `accelerator` answers what need not wait; without it, everything goes to the core. Connections
+    and refusals are added to `counts`.
     """
 
     def __init__(
@@ -104,13 +105,14 @@ class Front:
         settings: Callable[[], FrontSettings],
         accelerator: Accelerator | None = None,
         *,
+        counts: Counts | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.accelerator = accelerator
         self.connect = connect
         self.settings = settings
+        self.counts = counts or Counts()
         self.now = now
-        self.refused: Counter[tuple[int, str]] = Counter()
         self.is_stopping = False
         self._listeners: list[Listener] = []
         self._open: set[_Connection | Proxied] = set()
@@ -200,6 +202,8 @@ class Front:
             self._open.add(connection)
             if client:
                 self._per_client[client] += 1
+            self.counts.connections_open = len(self._open)
+            self.counts.connections_accepted += 1
             return None
         self._turned_away.add(connection)
         return reason
@@ -212,11 +216,13 @@ class Front:
     def hand_over(self, connection: Proxied) -> None:
         """Its client is known: who serves it will be counted in its place."""
         self._open.discard(connection)
+        self.counts.connections_accepted -= 1
 
     def forget(self, connection: _Connection | Proxied, client: str = "") -> None:
         """Count a closed connection out."""
         if connection in self._open:
             self._open.remove(connection)
+            self.counts.connections_open = len(self._open)
             self._per_client[client] -= 1
             if self._per_client[client] <= 0:  # nobody is counted as ""
                 del self._per_client[client]
@@ -225,7 +231,7 @@ class Front:
             self._all_closed.set()
 
     def count_refusal(self, peername: Any, status: int, reason: str) -> None:
-        self.refused[status, reason] += 1
+        self.counts.refuse(status, reason)
         log.info("refused: %d, %s", status, reason, extra={"client": peername, "status": status})
 
 

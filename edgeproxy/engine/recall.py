@@ -22,6 +22,7 @@ from edgeproxy.caching.errand import Hit
 from edgeproxy.caching.freshness import CLOCK_TOLERANCE_S, current_age_s
 from edgeproxy.engine.watching import Introduction, Reads, WatchedExchange
 from edgeproxy.http import Exchange, Facts, Headers
+from edgeproxy.metrics.counts import RequestTally
 from edgeproxy.plan import Plan
 from edgeproxy.rates import client_number
 
@@ -40,7 +41,18 @@ COPIED_BYTES = 16 * 1024
 class Remembered:
     """An answer as bytes. `wire` gives them as of a moment; what ages in them is filled in."""
 
-    __slots__ = ("_from_s", "_hit", "_keeps", "_pattern", "_until_s", "_wire", "body", "log")
+    __slots__ = (
+        "_from_s",
+        "_hit",
+        "_keeps",
+        "_pattern",
+        "_until_s",
+        "_wire",
+        "body",
+        "bytes",
+        "log",
+        "tally",
+    )
 
     @staticmethod
     def takes_bytes(head: bytes, body: bytes) -> int:
@@ -48,12 +60,19 @@ class Remembered:
         return 2 * len(head) + (len(body) if len(body) <= COPIED_BYTES else 0)
 
     def __init__(
-        self, hit: Hit, keeps: Callable[[Hit], bool], pattern: Pattern, body: bytes
+        self,
+        hit: Hit,
+        keeps: Callable[[Hit], bool],
+        pattern: Pattern,
+        body: bytes,
+        tally: RequestTally,
     ) -> None:
         self._hit = hit
         self._keeps = keeps
         self._pattern = pattern
         self.body = body
+        self.bytes = len(body)
+        self.tally = tally  # where it is counted each time
         self.log: dict[str, Any] = {}
         self._from_s = self._until_s = 0.0
         self._wire: list[bytes] = []
@@ -129,8 +148,11 @@ class Visitor:
 class Recall:
     """The memory of answers under one plan: `bytes` of them, `max_bytes` at the most."""
 
-    def __init__(self, plan: Plan, wants_log: bool) -> None:
+    def __init__(
+        self, plan: Plan, wants_log: bool, tally: Callable[[Exchange], RequestTally]
+    ) -> None:
         self.plan = plan
+        self._tally = tally
         self._visitors: OrderedDict[tuple[str, bytes], Visitor] = OrderedDict()
         self._audiences: dict[tuple[Any, ...], Audience] = {}
         self._answers = 0
@@ -259,7 +281,8 @@ class Recall:
         if exchange.reads.is_alone or hit.tier != self._first or not self._is_settled(hit):
             return
         pattern = Pattern(head, hit, exchange.cache_status, self._browser_ttl_s(exchange.route))
-        audience[line] = answer = Remembered(hit, self._keeps, pattern, body)
+        tally = self._tally(exchange)
+        audience[line] = answer = Remembered(hit, self._keeps, pattern, body, tally)
         if self._wants_log:
             entry = access_log.entry(exchange, self.plan.logged_facts)
             answer.log = {name: entry[name] for name in entry if name not in logged}

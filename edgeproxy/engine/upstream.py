@@ -11,6 +11,7 @@ import functools
 import select
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -26,6 +27,7 @@ from edgeproxy.addresses import parse_address
 from edgeproxy.engine.resolving import ProhibitedAddress, Resolver
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Body, Headers, Origin, Request, Response
+from edgeproxy.metrics.counts import Counts
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEAD_FIELDS = 100
@@ -134,7 +136,8 @@ def _is_quiet(transport: asyncio.BaseTransport | None) -> bool:
 class Upstream:
     """The way to all origins. Its `fetch` is what the pipeline is handed."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Counts | None = None) -> None:
+        self._counts = counts or Counts()
         self._sessions: dict[tuple[str | None, int, bool], aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
@@ -144,12 +147,20 @@ class Upstream:
 
     async def fetch(self, origin: Origin, request: Request) -> Response:
         """The origin's response: its head read and checked, its body a stream."""
+        tally = self._counts.origin(origin.name)
+        began_s = time.monotonic()
+        send = self._upgrade if request.is_upgrade else self._fetch
         try:
-            if request.is_upgrade:
-                return await self._upgrade(origin, request)
-            return await self._fetch(origin, request)
+            response = await send(origin, request)
+        except UpstreamError as error:
+            tally.failures[error.error] += 1
+            raise
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise _as_upstream_error(origin, error) from error
+            failure = _as_upstream_error(origin, error)
+            tally.failures[failure.error] += 1
+            raise failure from error
+        tally.answered(response.status, time.monotonic() - began_s)
+        return response
 
     async def _fetch(self, origin: Origin, request: Request) -> Response:
         session = self._session(origin)
@@ -190,8 +201,21 @@ class Upstream:
         return Response(
             response.status,
             fields,
-            Body(stream=_chunks(origin, response), length=length, close=close),
+            Body(stream=self._chunks(origin, response), length=length, close=close),
         )
+
+    async def _chunks(
+        self, origin: Origin, response: aiohttp.ClientResponse
+    ) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in response.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = _as_upstream_error(origin, error, body=True)
+            self._counts.origin(origin.name).failures[failure.error] += 1
+            raise failure from error
+        finally:
+            response.release()
 
     def _session(self, origin: Origin) -> aiohttp.ClientSession:
         key = (origin.ca_file, origin.max_connections, origin.allow_private)
@@ -307,16 +331,6 @@ def _checked(origin: Origin, response: aiohttp.ClientResponse) -> Headers:
     for name, value in headers.items():
         Headers.of((name, value))  # ValueError for what could not be sent on safely
     return headers
-
-
-async def _chunks(origin: Origin, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in response.content.iter_any():
-            yield chunk
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise _as_upstream_error(origin, error, body=True) from error
-    finally:
-        response.release()
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from edgeproxy.errors import Fault, PolicyError
+from edgeproxy.metrics.counts import Reloads
 from edgeproxy.plan import Plan
 from edgeproxy.policy.files import Source
 from edgeproxy.policy.policy import Policy
@@ -38,6 +39,7 @@ class Rollout:
     def __init__(self, app: Stage, files: PolicyFiles, changed: Changed) -> None:
         self.app = app
         self.history = History()
+        self.reloads = Reloads()
         self._files = files
         self._changed = changed
         self._lock = asyncio.Lock()
@@ -57,7 +59,7 @@ class Rollout:
         """Put the policy of the files, as they are now, in force, if the tests beside them pass.
         Raises PolicyError."""
         async with self._lock:
-            with self._all_or_nothing("the policy was not reloaded"):
+            with self._counted(), self._all_or_nothing("the policy was not reloaded"):
                 texts, tests = self._files.sources(), self._files.tests()
                 plan = await self._built(texts, tests)
                 await self._put_in_force(plan, "reload", by, why)
@@ -73,7 +75,7 @@ class Rollout:
                 raise Refused("no-such-version", f"{named}; see: edgeproxy policy history")
             if former.version == self.app.plan.version:
                 raise Refused("in-force", f"policy {former.version} is in force")
-            with self._all_or_nothing("the policy was not rolled back"):
+            with self._counted(), self._all_or_nothing("the policy was not rolled back"):
                 plan = await self._built(former.sources)
                 await self._put_in_force(plan, "rollback", by, why)
 
@@ -103,6 +105,16 @@ class Rollout:
             return self.app.compile(policy, beside=beside)
 
         return await asyncio.to_thread(build)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a change of what is in force, made or refused."""
+        try:
+            yield
+        except PolicyError:
+            self.reloads.note(is_good=False)
+            raise
+        self.reloads.note(is_good=True)
 
     @contextmanager
     def _all_or_nothing(self, what: str) -> Iterator[None]:
@@ -189,7 +201,7 @@ class Rollout:
         """Put the candidate in force. Raises Refused, or PolicyError."""
         async with self._lock:
             candidate = self._candidate()
-            with self._all_or_nothing("the candidate was not promoted"):
+            with self._counted(), self._all_or_nothing("the candidate was not promoted"):
                 plan = await asyncio.to_thread(self.app.compile, candidate.plan.policy)
                 await self._put_in_force(plan, "promote", by, why)
 

@@ -76,7 +76,7 @@ POLICY_CHANGES = [
 ]
 CHANGES = ["/purge", "/invalidate", "/cache/verify", *POLICY_CHANGES]
 VIEWS = [
-    "/health", "/version", "/cache/objects", "/cache/stats", "/cache/why?url=http://a.org/",
+    "/health", "/version", "/metrics.json", "/cache/objects", "/cache/stats", "/cache/why?url=http://a.org/",
     "/policy", "/policy/status", "/policy/history", "/requests", "/requests/0",
 ]  # fmt: skip
 
@@ -91,7 +91,7 @@ async def ask(
 # ---------------------------------------------------------------- who gets in
 
 
-@pytest.mark.parametrize("path", [*CHANGES, *VIEWS, "/", "/nothing-here"])
+@pytest.mark.parametrize("path", [*CHANGES, *VIEWS, "/metrics", "/", "/nothing-here"])
 @pytest.mark.parametrize(
     "given",
     [

@@ -69,6 +69,7 @@ async def test_the_client_is_who_the_header_names(version: object) -> None:
             assert (await sent(proxy, header + REQUEST)).endswith(b"\r\n\r\n" + body)
             pieces = [header[at : at + 1] for at in range(len(header))]
             assert (await sent(proxy, *pieces, REQUEST)).endswith(body)
+        assert proxy.server.app.counts.connections_accepted == 6
 
 
 async def test_a_connection_of_the_balancers_own_is_from_the_balancer() -> None:
@@ -105,7 +106,7 @@ async def test_without_a_good_header_nobody_is_served(data: bytes) -> None:
 def refusals(proxy: Proxy) -> list[str]:
     front = proxy.server.edge._front
     assert front is not None
-    return [reason.partition(":")[0] for _, reason in front.refused]
+    return [reason.partition(":")[0] for _, reason in front.counts.refused]
 
 
 async def test_a_header_counts_only_from_trusted_proxies_and_where_it_is_expected() -> None:

@@ -71,8 +71,8 @@ class Supervisor:
         descriptors = [one.descriptor for one in listen if one.descriptor is not None]
         self._fleet = Fleet(self._count, how, descriptors)
         self._rollout = Rollout(self._fleet, self._files, self._follow)
-        routes = [*PolicyRoutes(self._rollout).routes(), *CrewRoutes(self._fleet.crew).routes()]
-        self._admin = Admin(routes)
+        crew = CrewRoutes(self._fleet.crew, self._rollout.reloads)
+        self._admin = Admin([*PolicyRoutes(self._rollout).routes(), *crew.routes()])
         try:
             await self._rollout.start()
             await self._admin.follow(self._fleet.plan.policy.core.admin)

@@ -525,7 +525,7 @@ async def test_client_that_does_not_read_is_cut_off() -> None:
         await asyncio.wait_for(where.core.ended.wait(), WAIT_S)
         with pytest.raises(ConnectionResetError):
             await client.all()
-        assert where.front.refused[408, "the client does not read"] == 1
+        assert where.front.counts.refused[408, "the client does not read"] == 1
 
 
 async def test_slow_reader_gets_everything() -> None:
@@ -621,7 +621,7 @@ async def test_refusals_are_logged_and_counted_without_the_input(
     with caplog.at_level(logging.INFO, "edgeproxy.front"):
         async with place() as where:
             await where.ask(b"GET /secret HTTP/1.1\r\nHost: secret\r\nA : secret\r\n\r\n")
-            assert where.front.refused == {(400, "a field name is malformed"): 1}
+            assert where.front.counts.refused == {(400, "a field name is malformed"): 1}
     (record,) = caplog.records
     assert record.getMessage() == "refused: 400, a field name is malformed"
     assert record.__dict__["client"][0] == "127.0.0.1"
