@@ -58,6 +58,7 @@ class App:
         self.rates = RequestRates()
         self.explained = Explained()
         self.counts = counts or Counts()
+        self.is_draining = False  # no request begins any more
         self._write = write
         self._neighbours = neighbours
         self._plans = LivePlans()
@@ -145,6 +146,11 @@ class App:
         if former is not None:
             former.close()
             self._plans.retire(former.live)
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether a policy is in force."""
+        return self._in_force is not None
 
     @property
     def plugins(self) -> tuple[LoadedPlugin, ...]:

@@ -101,3 +101,13 @@ def set_up(level: str = "INFO", stream: TextIO | None = None, *, who: str = "") 
     logger.handlers[:] = [handler]
     logger.setLevel(level)
     logger.propagate = False
+
+
+def level() -> str:
+    """The least level of the program's own messages that are logged."""
+    return logging.getLevelName(logging.getLogger("edgeproxy").getEffectiveLevel())
+
+
+def set_level(level: str) -> None:
+    """Log the program's own messages from `level` on."""
+    logging.getLogger("edgeproxy").setLevel(level)

@@ -140,7 +140,7 @@ def _serving(
 
         return Supervisor(
             options.policy, options.origin, count, listen=listen, record=record,
-            access_log=options.access_log, log_level=options.log_level,
+            access_log=options.access_log,
         )  # fmt: skip
     from edgeproxy.engine.serve import Server
 

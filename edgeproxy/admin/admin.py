@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-
-from aiohttp import web
 
 from edgeproxy.addresses import BadAddress
 from edgeproxy.admin.listener import AdminListener
+from edgeproxy.admin.routes import Ask
 from edgeproxy.policy.model import AdminConfig
 
 log = logging.getLogger("edgeproxy")
@@ -18,8 +16,8 @@ log = logging.getLogger("edgeproxy")
 class Admin:
     """Listens where and for whom `follow` was told last; not at all in the beginning."""
 
-    def __init__(self, routes: Sequence[web.RouteDef]) -> None:
-        self._routes = routes
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
         self._listener: AdminListener | None = None
         self._stopping: set[asyncio.Future[None]] = set()
 
@@ -41,7 +39,7 @@ class Admin:
             stopping.add_done_callback(self._stopping.discard)
 
     async def _listening(self, config: AdminConfig) -> AdminListener:
-        listener = AdminListener(config, self._routes)
+        listener = AdminListener(config, self._ask)
         try:
             await listener.start()
         except OSError as error:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Iterable
 
 from aiohttp import web
 
 from edgeproxy.addresses import parse_address
-from edgeproxy.admin.messages import MAX_POLICY_BYTES, Handler, Refusal, told_in_json
+from edgeproxy.admin.messages import Handler, Refusal, told_in_json
+from edgeproxy.admin.routes import MAX_POLICY_BYTES, Ask, handlers
 from edgeproxy.policy.model import AdminConfig
 from edgeproxy.unix_socket import make_room
 
@@ -25,17 +25,17 @@ log = logging.getLogger("edgeproxy")
 class AdminListener:
     """One address. `start`, `stop`; `config` may be replaced by one with another token."""
 
-    def __init__(self, config: AdminConfig, routes: Iterable[web.RouteDef]) -> None:
+    def __init__(self, config: AdminConfig, ask: Ask) -> None:
         self.config = config
         self.address = ""  # `HOST:PORT`, or the path of a socket
-        self._routes = routes
+        self._ask = ask
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
         """Listen. OSError if that cannot be."""
         middlewares = [told_in_json, self._guarded]
         application = web.Application(middlewares=middlewares, client_max_size=MAX_POLICY_BYTES)
-        application.add_routes(self._routes)
+        application.add_routes(handlers(self._ask))
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2)
         await self._runner.setup()
         try:

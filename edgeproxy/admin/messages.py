@@ -1,17 +1,20 @@
-"""What every route of the admin listener shares: how it is asked, answers and refuses."""
+"""How the admin listener is asked, answers and refuses, whatever it is about."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_origin
 
 from aiohttp import web
+from pydantic import ValidationError
+
+from edgeproxy.admin.asked import Asked
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES = 1024 * 1024
-MAX_POLICY_BYTES = 16 * MAX_BODY_BYTES  # of a request that carries whole policies
 
 
 class Refusal(Exception):
@@ -22,8 +25,21 @@ class Refusal(Exception):
         super().__init__(reason)
 
 
-def answer(data: Mapping[str, Any]) -> web.Response:
-    """`data` as JSON."""
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An answer that is no JSON."""
+
+    body: bytes
+    content_type: str
+
+
+type Answer = Mapping[str, Any] | Text
+
+
+def answer(data: Answer) -> web.Response:
+    """`data` as JSON, unless it is text."""
+    if isinstance(data, Text):
+        return web.Response(body=data.body, headers={"Content-Type": data.content_type})
     return web.Response(
         text=json.dumps(data, ensure_ascii=True) + "\n", content_type="application/json"
     )
@@ -49,36 +65,42 @@ async def told_in_json(request: web.Request, handler: Handler) -> web.StreamResp
     return response
 
 
-async def read_body(
-    request: web.Request, max_bytes: int = MAX_BODY_BYTES, known: Collection[str] | None = None
-) -> dict[str, Any]:
-    """The JSON object that was sent; an empty body counts as an empty one. If `known` is given,
-    only these keys may be there."""
-    limited = request.clone(client_max_size=max_bytes)
-    try:
-        data = json.loads(await limited.read() or b"{}")
-    except (ValueError, RecursionError):
-        raise Refusal(400, "bad-request", "the body is not JSON") from None
-    if not isinstance(data, dict):
-        raise Refusal(400, "bad-request", "the body is not a JSON object")
-    unknown = sorted(data.keys() - known) if known is not None else []
-    if unknown:
-        keys = ", ".join(known or ())
-        raise Refusal(400, "bad-request", f"unknown key {unknown[0]!r}; keys: {keys}")
-    return data
+async def read[A: Asked](request: web.Request, model: type[A], max_bytes: int) -> A:
+    """What is asked: by path and query, or by a JSON body, where an empty one counts as `{}`."""
+    if request.method in ("GET", "HEAD"):
+        return _checked(lambda: model.model_validate(_parameters(request, model)), model)
+    if request.query:
+        raise Refusal(400, "bad-request", "what is asked stands in the body, not in the query")
+    body = await request.clone(client_max_size=max_bytes).read() or b"{}"
+    return _checked(lambda: model.model_validate_json(body), model)
 
 
-def read_query(request: web.Request, *known: str) -> dict[str, str]:
-    """The parameters of the URL, of which only those `known` may be there."""
+def _parameters(request: web.Request, model: type[Asked]) -> dict[str, Any]:
+    """The parts of the path, and the query; one that may come several times as a list."""
+    found: dict[str, Any] = dict(request.match_info)
+    for name in model.headers & set(map(str.lower, request.headers)):
+        found[name] = request.headers[name]
     for name in request.query:
-        if name not in known:
-            raise Refusal(400, "bad-request", f"unknown parameter {name!r}")
-    return {name: request.query[name] for name in request.query}
+        field = model.model_fields.get(name)
+        values = request.query.getall(name)
+        is_list = field is not None and get_origin(field.annotation) is list
+        if name in found or (len(values) > 1 and not is_list):
+            raise Refusal(400, "bad-request", f"{name} stands there twice")
+        found[name] = values if is_list else values[0]
+    return found
 
 
-def named_url(request: web.Request, *more: str) -> str:
-    """The URL that is asked about; `more` are parameters that may be there besides."""
-    url = read_query(request, "url", *more).get("url")
-    if not url:
-        raise Refusal(400, "bad-request", "say which: ?url=https://example.org/page")
-    return url
+def _checked[A: Asked](build: Callable[[], A], model: type[A]) -> A:
+    """Raises Refusal, with the first fault in words that do not repeat what was sent."""
+    try:
+        return build()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        keys = ", ".join(model.model_fields) or "none"
+        reason = f"unknown key {where!r}; keys: {keys}"
+    elif where:
+        reason = f"{where}: {reason}"
+    raise Refusal(400, "bad-request", reason)

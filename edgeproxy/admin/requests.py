@@ -1,32 +1,23 @@
-"""Routes of the admin listener about requests that were explained while they were served."""
+"""Operations of the admin listener on requests that were explained while they were served."""
 
 from __future__ import annotations
 
-from aiohttp import web
+from typing import Any
 
-from edgeproxy.admin.messages import Refusal, answer, read_query
+from edgeproxy.admin import asked
+from edgeproxy.admin.messages import Refusal
 from edgeproxy.app import App
 
 
-class RequestRoutes:
-    """`routes` is what the listener serves of them."""
-
+class RequestOperations:
     def __init__(self, app: App) -> None:
         self._app = app
 
-    def routes(self) -> list[web.RouteDef]:
-        return [
-            web.get("/requests", self._listed),
-            web.get("/requests/{id}", self._explained),
-        ]
+    async def requests(self, _: asked.Nothing) -> dict[str, Any]:
+        return {"requests": self._app.explained.summaries()}
 
-    async def _listed(self, request: web.Request) -> web.Response:
-        read_query(request)
-        return answer({"requests": self._app.explained.summaries()})
-
-    async def _explained(self, request: web.Request) -> web.Response:
-        read_query(request)
-        found = self._app.explained.find(request.match_info["id"])
+    async def request(self, what: asked.Request) -> dict[str, Any]:
+        found = self._app.explained.find(what.id)
         if found is None:
             raise Refusal(404, "no-such-request", "no explanation is kept under this id")
-        return answer(found)
+        return found

@@ -77,6 +77,7 @@ class Edge:
 
     async def drain(self) -> None:
         """Stop accepting, and let requests under way finish within the policy's time."""
+        self.app.is_draining = True
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])

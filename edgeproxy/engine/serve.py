@@ -9,7 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgeproxy.addresses import BadAddress
-from edgeproxy.admin import Admin, routes
+from edgeproxy.admin import (
+    Admin,
+    OpenApiOperations,
+    PolicyOperations,
+    answered_by,
+    app_operations,
+)
 from edgeproxy.engine.edge import Edge, Write
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.process import eager_task
@@ -41,7 +47,13 @@ class Server:
         self.urls = self.edge.urls
         files = PolicyFiles(policies, origins, any(one.tls for one in listen), registry)
         self.rollout = Rollout(self.app, files, self._follow)
-        self.admin = Admin(routes(self.app, self.rollout))
+        self.admin = Admin(
+            answered_by(
+                *app_operations(self.app, self.rollout.reloads),
+                PolicyOperations(self.rollout),
+                OpenApiOperations(),
+            )
+        )
 
     @property
     def version(self) -> str:
@@ -61,9 +73,12 @@ class Server:
             raise
 
     async def stop(self) -> None:
-        """Stop accepting, let requests under way finish within the policy's time, close all."""
-        await self.admin.stop()
+        """Stop accepting, let requests under way finish within the policy's time, close all.
+
+        Until they have, the admin listener says that this is not ready.
+        """
         await self.edge.drain()
+        await self.admin.stop()
         await self.rollout.close()
         await self.edge.close()
 

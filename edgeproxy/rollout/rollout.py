@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from edgeproxy.errors import Fault, PolicyError
+from edgeproxy.lint import Report, lint
 from edgeproxy.metrics.counts import Reloads
 from edgeproxy.plan import Plan
 from edgeproxy.policy.files import Source
@@ -54,6 +55,25 @@ class Rollout:
         self.history.read()
         self._tell_of_former(policy)
         await self._note(policy, "start", "edgeproxy run")
+
+    async def check(
+        self, texts: Sequence[Source], tests: Sequence[Source]
+    ) -> tuple[Policy, Report]:
+        """The policy that `texts` make, if `tests` pass, and what is odd about it; without texts
+        that of the files as they are now, with the tests beside them. Raises PolicyError."""
+
+        def checked() -> tuple[Policy, Report]:
+            policy = self._files.compose(texts or self._files.sources(), {})
+            self._files.test(texts or policy.sources, tests if texts else self._files.tests())
+            self.app.compile(policy)
+            return policy, lint(policy)
+
+        try:
+            return await asyncio.to_thread(checked)
+        except PolicyError:
+            raise
+        except (Exception, SystemExit) as error:  # a plugin may try to end the program
+            raise PolicyError([_plugin_failed(error)]) from error
 
     async def reload(self, by: str, why: str = "") -> None:
         """Put the policy of the files, as they are now, in force, if the tests beside them pass.
@@ -129,8 +149,7 @@ class Rollout:
             raise
         except (Exception, SystemExit) as error:  # a plugin may try to end the program
             log.exception("%s, %s stays", what, version)
-            reason = f"{type(error).__name__}: {error}"
-            raise PolicyError([Fault("plugin-failed", reason)]) from error
+            raise PolicyError([_plugin_failed(error)]) from error
 
     # ------------------------------------------------------------ what is kept
 
@@ -222,6 +241,10 @@ class Rollout:
         """Let a change that is under way come to its end."""
         async with self._lock:
             pass
+
+
+def _plugin_failed(error: BaseException) -> Fault:
+    return Fault("plugin-failed", f"{type(error).__name__}: {error}")
 
 
 def _raw(texts: Sequence[Source]) -> list[tuple[str, bytes]]:

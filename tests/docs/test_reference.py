@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from edgeproxy import cli, doctor
+from edgeproxy.admin.routes import ROUTES
 from edgeproxy.caching.config import CacheConfig
 from edgeproxy.hooks import Hooks
 from edgeproxy.plugin import Plugin
@@ -109,6 +110,24 @@ def test_options_are_those_of_the_parser(command: str) -> None:
 def test_checks_of_the_doctor_are_those_of_the_code_in_its_order() -> None:
     listed = [first_code(row[0]) for row in table("doctor.md", "## What is checked")]
     assert listed == [check.name for check in doctor.CHECKS]
+
+
+# ------------------------------------------------------------------- the admin listener
+
+
+def test_operations_are_those_of_the_table() -> None:
+    documented = {
+        first_code(row[0]): re.sub(r"\[(.+?)\]\(\S+\)", r"\1", row[1])
+        for row in table("admin.md", "# Admin listener")
+    }
+    expected: dict[str, str] = {}
+    for route in ROUTES:
+        names = [] if route.method == "POST" else fields(route.asked)
+        names = [name for name in names if name not in route.asked.headers]
+        asked = "&".join(f"{name}=" for name in names if f"{{{name}}}" not in route.path)
+        expected[f"{route.method} {route.path}{'?' * bool(asked)}{asked}"] = route.summary
+    assert documented == expected
+    assert list(documented) == list(expected)
 
 
 # ------------------------------------------------------------------- policy keys

@@ -228,6 +228,11 @@ async def test_the_admin_listener_answers_for_all(site: Site) -> None:
     assert memory["max_bytes"] == 2 * 8 * 2**20
     assert disk["max_bytes"] == 64 * 2**20
     assert memory["objects"] > disk["objects"] > 0
+    assert (await admin(site.folder, "/ready"))[0] == 200
+    _, answer = await admin(site.folder, "/origins")
+    assert [(one["name"], one["state"]) for one in answer["origins"]] == [("site", "healthy")]
+    for target in ("/version", "/plugins", "/experiments", "/policy", "/openapi.json"):
+        assert (await admin(site.folder, target))[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,37 @@ async def test_one_that_is_told_to_end_finishes_and_is_replaced(serve: Any, orig
     await replaced(proxy, survivor)
 
 
+async def test_a_log_level_that_was_set_is_that_of_all_and_of_who_comes_later(
+    serve: Any, tmp_path: Path
+) -> None:
+    proxy = await serve()
+    assert await admin(tmp_path, "/log-level", level="ERROR") == (200, {"level": "ERROR"})
+    for process in proxy.workers():  # so that the other answers, and then its successor
+        os.kill(process, SIGKILL)
+        await proxy.said(lambda line, process=process: f"(process {process}) was killed" in line)
+        while (answer := await admin(tmp_path, "/health"))[1].get("workers", [1])[1:] == []:
+            assert await admin(tmp_path, "/log-level") == (200, {"level": "ERROR"})
+        assert await admin(tmp_path, "/log-level") == (200, {"level": "ERROR"})
+    assert answer[0] == 200
+
+
+async def test_while_all_end_none_is_ready(serve: Any, origin: Origin, tmp_path: Path) -> None:
+    proxy = await serve()
+    assert (await admin(tmp_path, "/ready"))[0] == 200
+    async with visitors(proxy, 1) as (visitor,):
+        origin.gate.clear()
+        asking = asyncio.ensure_future(visitor.get("/slow"))
+        await origin.has_been_asked(1)
+        proxy.signal(SIGTERM)
+        found = await admin(tmp_path, "/ready")
+        while found[0] == 200:
+            found = await admin(tmp_path, "/ready")
+        assert (found[0], found[1]["error"]["code"]) == (503, "draining")
+        origin.gate.set()
+        assert (await asking)[0].startswith("/slow")
+    assert await proxy.end(SIGTERM) == 0
+
+
 async def test_no_worker_outlives_its_supervisor(serve: Any) -> None:
     proxy = await serve()
     workers = proxy.workers()

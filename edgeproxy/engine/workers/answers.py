@@ -8,36 +8,47 @@ from typing import Any
 
 from edgeproxy.shadow import MAX_EXAMPLES
 
+type Answers = Mapping[int, Mapping[str, Any]]
+"""What each worker answers, by its number."""
+
 _ONCE = ("objects", "bytes", "max_bytes")  # of a tier that is shared
 
 
-def health(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def health(answers: Answers) -> dict[str, Any]:
     """Of each origin the worst that a worker has seen: each finds out by itself."""
-    worst: dict[str, dict[str, Any]] = {}
-    for report in (one for answer in answers for one in answer["origins_unwell"]):
-        known = worst.setdefault(report["origin"], report)
-        if _badness(report) > _badness(known):
-            worst[report["origin"]] = report
-    return {**answers[0], "origins_unwell": list(worst.values())}
+    reports = (one for answer in answers.values() for one in answer["origins_unwell"])
+    return {**answers[min(answers)], "origins_unwell": _worst(reports, "origin")}
 
 
-def _badness(report: Mapping[str, Any]) -> tuple[bool, float]:
-    return report["state"] == "down", report["for_s"]
+def origins(answers: Answers) -> dict[str, Any]:
+    """The same of those that are well, too."""
+    return {"origins": _worst((o for a in answers.values() for o in a["origins"]), "name")}
 
 
-def stats(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _worst(reports: Iterable[Mapping[str, Any]], key: str) -> list[Mapping[str, Any]]:
+    found: dict[str, Mapping[str, Any]] = {}
+    for report in reports:
+        found[report[key]] = max(found.get(report[key], report), report, key=_badness)
+    return list(found.values())
+
+
+def _badness(report: Mapping[str, Any]) -> tuple[int, float]:
+    return ("healthy", "failing", "down").index(report["state"]), report["for_s"]
+
+
+def stats(answers: Answers) -> dict[str, Any]:
     """Sums; how much there is of what is shared, only once."""
     tiers: dict[str, dict[str, Any]] = {}
-    for tier in (one for answer in answers for one in answer["tiers"]):
+    for tier in (one for answer in answers.values() for one in answer["tiers"]):
         total = tiers.setdefault(tier["name"], {"name": tier["name"], "shared": tier["shared"]})
         for key in tier.keys() - {"name", "shared"}:
             before = total.get(key, 0)
             is_once = tier["shared"] and key in _ONCE
             total[key] = max(before, tier[key]) if is_once else before + tier[key]
-    return {**answers[0], "tiers": list(tiers.values())}
+    return {**answers[min(answers)], "tiers": list(tiers.values())}
 
 
-def objects(answers: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def objects(answers: Answers) -> dict[str, Any]:
     """What each has, by the number of the worker; what is shared only once."""
     first = min(answers)
     return {
@@ -50,7 +61,7 @@ def objects(answers: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def requests(answers: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def requests(answers: Answers) -> dict[str, Any]:
     """What each has explained, the latest first."""
     found = (one for answer in answers.values() for one in answer["requests"])
     return {"requests": sorted(found, key=lambda one: str(one["at"]), reverse=True)}

@@ -46,6 +46,10 @@ class Crew:
     def is_begun(self) -> bool:
         return bool(self._keepers)
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
     def ready(self) -> list[Child]:
         """The workers that serve, by number."""
         return [self._children[n] for n in sorted(self._children) if self._children[n].is_ready]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgeproxy import log
 from edgeproxy.engine.workers.answers import tried
 from edgeproxy.engine.workers.carrying import read_faults, words_of_sources
 from edgeproxy.engine.workers.channel import Message
@@ -47,6 +48,7 @@ class Fleet:
         candidate = self.candidate
         return {
             **self._how,
+            "log_level": log.level(),  # which may have been set since the start
             "policy": words_of_sources(self.plan.policy.sources),
             "candidate": words_of_sources(candidate.plan.policy.sources) if candidate else None,
             "share": candidate.share if candidate else 0.0,

@@ -11,11 +11,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from edgeproxy.addresses import BadAddress
-from edgeproxy.admin import Admin, PolicyRoutes
+from edgeproxy.admin import (
+    Admin,
+    MetricsOperations,
+    OpenApiOperations,
+    PolicyOperations,
+    answered_by,
+)
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.workers.carrying import words_of_record
+from edgeproxy.engine.workers.counting import CrewCounts
 from edgeproxy.engine.workers.fleet import Fleet
-from edgeproxy.engine.workers.routes import CrewRoutes
+from edgeproxy.engine.workers.operations import CrewOperations
 from edgeproxy.errors import PolicyError
 from edgeproxy.policy.model import RecordConfig
 from edgeproxy.policy.policy import Policy
@@ -41,13 +48,12 @@ class Supervisor:
         listen: Sequence[ListenAddress],
         record: RecordConfig | None,
         access_log: str,
-        log_level: str,
     ) -> None:
         self.urls: list[str] = []
         self._count = count
         self._listen = listen
         self._record = record
-        self._access_log, self._log_level = access_log, log_level
+        self._access_log = access_log
         self._reserved: list[socket.socket] = []
         self._removers: list[Callable[[], None]] = []  # of Unix sockets
         self._files = PolicyFiles(policies, origins, any(one.tls for one in listen))
@@ -66,13 +72,17 @@ class Supervisor:
             "origins": list(self._files.origins),
             "record": words_of_record(self._record),
             "access_log": self._access_log,
-            "log_level": self._log_level,
         }
         descriptors = [one.descriptor for one in listen if one.descriptor is not None]
         self._fleet = Fleet(self._count, how, descriptors)
         self._rollout = Rollout(self._fleet, self._files, self._follow)
-        crew = CrewRoutes(self._fleet.crew, self._rollout.reloads)
-        self._admin = Admin([*PolicyRoutes(self._rollout).routes(), *crew.routes()])
+        crew = CrewOperations(self._fleet.crew)
+        policies = PolicyOperations(self._rollout)
+        counts = CrewCounts(crew.snapshots)
+        figures = MetricsOperations(counts.snapshot, self._rollout.reloads)
+        self._admin = Admin(
+            answered_by(policies, figures, OpenApiOperations(), crew, otherwise=crew.of_workers)
+        )
         try:
             await self._rollout.start()
             await self._admin.follow(self._fleet.plan.policy.core.admin)
@@ -113,11 +123,12 @@ class Supervisor:
             log.error("the admin listener stays as it was: %s", error)
 
     async def stop(self) -> None:
-        """Have the workers finish what is under way within the policy's time, and end."""
-        await self._admin.stop()
+        """Have the workers finish what is under way within the policy's time, and end. Until they
+        have, the admin listener says that this is not ready."""
         plan = getattr(self._fleet, "plan", None)
         within_s = plan.limits.shutdown_timeout + STOP_GRACE_S if plan is not None else 0
         await self._fleet.crew.stop(within_s)
+        await self._admin.stop()
         await self._rollout.close()
         for sock in self._reserved:
             sock.close()

@@ -16,7 +16,7 @@ import uvloop
 
 from edgeproxy import collector, log
 from edgeproxy.addresses import BadAddress
-from edgeproxy.admin import Within, app_routes
+from edgeproxy.admin import BY_OPERATION, Ask, Refusal, answered_by, app_operations
 from edgeproxy.engine.edge import Edge
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.process import eager_task
@@ -49,7 +49,7 @@ class Worker:
         )  # fmt: skip
         self._edge: Edge | None = None
         self._files = PolicyFiles(())
-        self._within: Within | None = None
+        self._ask: Ask | None = None
         self._prepared: Live | None = None
 
     @property
@@ -70,9 +70,6 @@ class Worker:
         await self._stopped.wait()
         if self._edge is not None:
             await self._edge.drain()
-        if self._within is not None:
-            await self._within.stop()
-        if self._edge is not None:
             await self._edge.close()
         self._channel.close()
 
@@ -97,8 +94,7 @@ class Worker:
             if order["candidate"] is not None:
                 plan = await self._compiled(order["candidate"], beside=True)
                 await edge.app.try_out(plan, order["share"])
-            self._within = Within(app_routes(edge.app))
-            await self._within.start()
+            self._ask = answered_by(*app_operations(edge.app))
             await edge.open()
         except PolicyError as error:
             return Message({"faults": words_of_faults(error)})
@@ -177,13 +173,15 @@ class Worker:
         return NOTHING
 
     async def admin(self, question: Message) -> Message:
-        """The answer of an admin listener, if this process had one."""
-        if self._within is None:
+        """The answer of an admin listener, if this process had one; or what it refuses with."""
+        if self._ask is None:
             raise Refused("it does not serve yet")
-        status, answer = await self._within.ask(
-            question["method"], question["target"], question.data
-        )
-        return Message({"status": status, "answer": answer})
+        route = BY_OPERATION[question["operation"]]
+        try:
+            answer = await self._ask(route, route.asked.model_validate_json(question.data))
+        except Refusal as refusal:
+            return Message({"refusal": [refusal.status, refusal.code, refusal.reason]})
+        return Message({"answer": answer})
 
 
 async def work(descriptor: int) -> None:
