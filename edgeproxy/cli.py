@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from edgeproxy import (
     __version__,
     check,
+    devcert,
     doctor,
     explain,
     pages,
@@ -68,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     starter.add_command(commands)
     remote.add_commands(commands)
     warm.add_command(commands)
+
+    devcert.add_command(commands)
 
     preview = commands.add_parser("pages", help="serve a built site as GitHub Pages would")
     preview.set_defaults(command=pages.main)

@@ -93,7 +93,19 @@ def test_every_command_has_a_section() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "check", "doctor", "schema", "test", "init", "warm", "explain", "replay", "plan"],
+    [
+        "run",
+        "check",
+        "doctor",
+        "schema",
+        "test",
+        "init",
+        "warm",
+        "explain",
+        "replay",
+        "plan",
+        "cert",
+    ],
 )
 def test_options_are_those_of_the_parser(command: str) -> None:
     rows = table("cli.md", f"## `edgeproxy {command}`")
