@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 class Background:
@@ -24,3 +27,13 @@ class Background:
         """Return when nothing is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    async def end(self, within_s: float) -> None:
+        """The same, but give up what takes longer: a disk that hangs does not keep us here."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.settled()
+        except TimeoutError:
+            log.warning("%d answers could not be stored in time", len(self._tasks))
+            for task in self._tasks:
+                task.cancel()

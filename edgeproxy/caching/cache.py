@@ -30,6 +30,7 @@ from edgeproxy.http import Headers, Request, Response
 
 BODY_MEMORY_BYTES = 256 * 1024 * 1024
 MAX_KEY_SHOWN = 512
+CLOSE_WITHIN_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -187,12 +188,12 @@ class Cache:
         await self.background.settled()
 
     async def close(self) -> None:
-        """End what goes on in the background. What has been fetched is still stored."""
+        """End what goes on in the background. What has been fetched is still stored, in time."""
         await self.upkeep.close()
         self.sharing.close()
         self.assembler.close()
         self.keeper.close()
-        await self.settled()
+        await self.background.end(CLOSE_WITHIN_S)
 
     # ------------------------------------------------------------ with a store, without an origin
 

@@ -27,6 +27,11 @@ PROMOTED_BYTES = 1024 * 1024
 
 _PROMOTED = "_promoted"
 
+LOAD_WITHIN_S = 2.0
+"""A tier that takes longer is no quicker than the origin: what is asked of it is a miss."""
+
+REST_S = 10.0  # for which it is then not asked, so that not every miss pays for it
+
 log = logging.getLogger(__name__)
 
 
@@ -52,8 +57,16 @@ class Found:
 class Levels:
     """Tiers, fastest first. What `purges` covers is not found, or found stale."""
 
-    def __init__(self, tiers: Sequence[Tier], purges: Purges | None = None) -> None:
+    def __init__(
+        self,
+        tiers: Sequence[Tier],
+        purges: Purges | None = None,
+        *,
+        load_within_s: float = LOAD_WITHIN_S,
+    ) -> None:
         self.tiers = tuple(tiers)
+        self._load_within_s = load_within_s
+        self._rests_until_s: dict[str, float] = {}  # by name of a tier, in the loop's time
         self.purges = purges or Purges()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._changes = [0] * 1024  # by hash of the id
@@ -140,11 +153,7 @@ class Levels:
     async def _load(self, id: str, url: str = "") -> tuple[StoredResponse | None, str]:
         before = self._state(id)
         for level, tier in enumerate(self.tiers):
-            try:
-                entry = await tier.load(id)
-            except Exception:
-                log.exception("cache tier %s failed in load", tier.name)
-                continue
+            entry = await self._loaded(tier, id)
             if entry is None:
                 continue
             left = self.purges.seen(entry, url)
@@ -157,6 +166,21 @@ class Levels:
                 return left, tier.name + _PROMOTED
             return left, tier.name
         return None, ""
+
+    async def _loaded(self, tier: Tier, id: str) -> StoredResponse | None:
+        """What `tier` has under `id`; None if it fails, or cannot say so in time."""
+        now_s = asyncio.get_running_loop().time
+        if self._rests_until_s and now_s() < self._rests_until_s.get(tier.name, 0.0):
+            return None
+        try:
+            async with asyncio.timeout(self._load_within_s):
+                return await tier.load(id)
+        except TimeoutError:
+            self._rests_until_s[tier.name] = now_s() + REST_S
+            log.warning("cache tier %s is too slow; it is left alone for %d s", tier.name, REST_S)
+        except Exception:
+            log.exception("cache tier %s failed in load", tier.name)
+        return None
 
     async def _promote(self, level: int, id: str, entry: StoredResponse, before: int) -> bool:
         """Put into the tiers above what was found in this one, unless it has changed since the
