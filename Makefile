@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format docs bench differential agreement bench-curves conformance curves soak soak-kill
-.PHONY: policy-size soak-reload soak-open wheel clean distclean requirements language-server
+.PHONY: policy-size soak-reload soak-open wheel sbom audit clean distclean requirements language-server
 
 help: ## list these targets
 	@echo "edgeproxy: make TARGET"
@@ -120,9 +120,21 @@ soak-open: $(READY) ## measure how long a disk cache of a million objects takes 
 
 # ------------------------------------------------------------------- release
 
-wheel: $(READY) ## build the wheel into dist/
-	@rm -f dist/edgeproxy-*.whl
+wheel: $(READY) ## build the wheel into dist/, and beside it the pins of what it needs
+	@rm -f dist/edgeproxy-*.whl dist/requirements.txt
 	@$(PY) -m hatchling build -t wheel -d dist
+	@.ci/pins >dist/requirements.txt
+
+sbom: wheel ## list what the wheel is made of, as CycloneDX, in dist/edgeproxy.cdx.json
+	@$(BIN)/uv venv --quiet --clear --no-project --python $(PY) build/sbom
+	@$(BIN)/uv pip install --quiet --python build/sbom --require-hashes -r dist/requirements.txt
+	@$(BIN)/uv pip install --quiet --python build/sbom --offline --no-deps dist/edgeproxy-*.whl
+	@$(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment \
+	    --pyproject pyproject.toml --output-reproducible -o dist/edgeproxy.cdx.json build/sbom
+	@echo "sbom: see dist/edgeproxy.cdx.json"
+
+audit: $(READY) ## look for known vulnerabilities in all pinned packages; needs the network
+	@.ci/audit $(ARGS)
 
 requirements: $(READY) ## pin again; ARGS=--upgrade, or ARGS='--upgrade-package NAME'
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.12 --all-extras --group dev \
