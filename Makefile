@@ -21,7 +21,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format docs bench differential agreement bench-curves conformance curves soak soak-kill
-.PHONY: policy-size soak-reload soak-open wheel sbom audit clean distclean requirements language-server
+.PHONY: policy-size soak-reload soak-full soak-open wheel sbom audit clean distclean requirements language-server
 
 help: ## list these targets
 	@echo "edgeproxy: make TARGET"
@@ -114,6 +114,9 @@ soak-kill: $(READY) ## kill it under load, ROUNDS=100 times: nothing damaged, no
 
 soak-reload: $(READY) ## reload under load, ROUNDS=200 times, every third policy bad: nothing fails
 	@$(PY) tests/soak/reload.py --rounds $(or $(ROUNDS),200) $(ARGS)
+
+soak-full: $(READY) ## serve for MINUTES=20 under all the load there is: no error, no growth
+	@$(PY) tests/soak/full.py --minutes $(or $(MINUTES),20) $(ARGS)
 
 soak-open: $(READY) ## measure how long a disk cache of a million objects takes to open
 	@$(PY) tests/soak/million.py $(ARGS)
