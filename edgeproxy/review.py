@@ -6,14 +6,19 @@ It is checked, the tests beside it are run, and recorded requests are replayed i
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeproxy.lint import Report as Found
 from edgeproxy.lint import lint
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.load import load
+from edgeproxy.policytest.report import Report as Tests
+from edgeproxy.policytest.report import as_json
 from edgeproxy.policytest.suite import Suite
 from edgeproxy.replay import Report, replay
 from edgeproxy.replay.command import Flows, add_arguments
@@ -30,47 +35,85 @@ def add_command(commands: Any, flows: Flows) -> None:
         help="a recording, a HAR file or an access log to replay",
     )  # fmt: skip
     add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A policy that loads, what rules find in it, and how its tests and a replay went, if any."""
+
+    plan: Plan
+    before: Plan | None
+    found: Found
+    tests: Tests | None = None
+    replay: Report | None = None
+    fail_on: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> int:
+        """0: it may go live; 1: a test fails, or something changes that may not; 2: its errors."""
+        if self.found.errors:
+            return 2
+        is_bad = self.tests is not None and not self.tests.passed
+        return int(is_bad or (self.replay is not None and self.replay.fails(self.fail_on)))
+
+    def lines(self) -> Iterator[str]:
+        verdict = "loads, but has errors" if self.found.errors else "is good"
+        routes = len(self.plan.policy.routes)
+        yield f"check   policy {self.plan.version} {verdict}: {routes} routes"
+        if self.before is not None and self.before.version == self.plan.version:
+            yield "        it says the same as the one it is compared with"
+        for finding in self.found.findings:
+            yield f"        {finding}"
+        if not self.found.errors:
+            yield f"tests   {self.tests or 'there are none beside it'}"
+            yield from self._replayed()
+        yield "plan    it is not ready" if self.status else "plan    it may go live"
+
+    def _replayed(self) -> Iterator[str]:
+        if self.replay is None:
+            yield "replay  nothing was recorded; see edgeproxy record"
+            return
+        first, *rest = self.replay.lines()
+        yield f"replay  {first}"
+        for line in rest:
+            yield f"        {line}".rstrip()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "policy": self.plan.version,
+            "routes": len(self.plan.policy.routes),
+            "may_go_live": not self.status,
+            "findings": [finding.as_json() for finding in self.found.findings],
+            "tests": None if self.tests is None else as_json(self.tests),
+            "replay": None if self.replay is None else self.replay.as_json(),
+        }
 
 
 def main(options: argparse.Namespace) -> int:
-    """0: it may go live; 1: a test fails, or something changes that may not; 2: it has faults."""
-    suite = Suite.load(options.policy)
-    before = compile_plan(load(options.against)) if options.against else None
-    found = lint(suite.plan.policy)
-    print("\n".join(_checked(suite.plan, before)))
-    for finding in found.findings:
-        print(f"        {finding}")
-    if found.errors:
-        print("plan    it is not ready")
-        return 2
-    tests = suite.run() if suite.cases else None
-    print(f"tests   {tests if tests else 'there are none beside it'}")
+    """What `Review.status` says; 2 also if the policy, or what was recorded, cannot be read."""
     try:
-        report = _replayed(suite.plan, before, options)
+        review = _reviewed(options)
     except Unreadable as error:
         print(f"edgeproxy plan: {error}", file=sys.stderr)
         return 2
-    if report is None:
-        print("replay  nothing was recorded; see edgeproxy record")
-    else:
-        first, *rest = report.lines()
-        print("\n".join([f"replay  {first}", *(f"        {line}".rstrip() for line in rest)]))
-    may_go = (tests is None or tests.passed) and not (report and report.fails(options.fail_on))
-    print("plan    it may go live" if may_go else "plan    it is not ready")
-    return 0 if may_go else 1
+    print(json.dumps(review.as_json(), indent=2) if options.json else "\n".join(review.lines()))
+    return review.status
 
 
-def _checked(plan: Plan, before: Plan | None) -> Iterator[str]:
-    yield f"check   policy {plan.version} is good: {len(plan.policy.routes)} routes"
-    if before is not None and before.version == plan.version:
-        yield "        it says the same as the one it is compared with"
+def _reviewed(options: argparse.Namespace) -> Review:
+    suite = Suite.load(options.policy)
+    before = compile_plan(load(options.against)) if options.against else None
+    found = lint(suite.plan.policy)
+    if found.errors:
+        return Review(suite.plan, before, found)
+    tests = suite.run() if suite.cases else None
+    replayed = _replayed(suite.plan, before, options) if options.traffic else None
+    return Review(suite.plan, before, found, tests, replayed, options.fail_on)
 
 
-def _replayed(plan: Plan, before: Plan | None, options: argparse.Namespace) -> Report | None:
-    traffic = options.traffic
-    if not traffic:
-        return None
-    report = replay(traffic, options.flows(), plan, before, host=options.host)
+def _replayed(plan: Plan, before: Plan | None, options: argparse.Namespace) -> Report:
+    report = replay(options.traffic, options.flows(), plan, before, host=options.host)
     if not report.comparison.requests:
         raise Unreadable(f"none of {report.seen.total} records can be replayed")
     return report
