@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pluggy
 
-from edgeproxy import collector
+from edgeproxy import memory
 from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.config import CacheRule
 from edgeproxy.caching.neighbours import Neighbours
@@ -131,7 +131,7 @@ class Plan:
         return any(candidate.varies_by for candidate in self.routes.candidates(host, path))
 
 
-@collector.paused()
+@memory.collector_paused()
 def compile_plan(
     policy: Policy,
     purges: Purges | None = None,

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from edgeproxy import collector
+from edgeproxy import memory
 from edgeproxy.engine.systemd import Notify
 from edgeproxy.rollout.watch import Watch
 
@@ -44,7 +44,7 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
         loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, wishes.add, "SIGHUP")
     await serving.start()
-    collector.rest()
+    memory.settle()
     tasks = [asyncio.ensure_future(_reload_on(serving, notify, wishes))]
     if watch is not None:
         tasks.append(asyncio.ensure_future(watch.run(lambda: wishes.add("a changed file"))))

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgeproxy import collector
+from edgeproxy import memory
 from edgeproxy.caching.config import CacheConfig
 from edgeproxy.errors import Fault, Place, PluginError, PolicyError
 from edgeproxy.policy.faults import check, nearest, plugin_fault
@@ -56,7 +56,7 @@ def parse(
     return compose([(name, text)], registry, env=env, reuse=reuse)
 
 
-@collector.paused()
+@memory.collector_paused()
 def compose(
     files: Sequence[Source],
     registry: Registry | None = None,

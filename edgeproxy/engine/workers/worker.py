@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvloop
 
-from edgeproxy import collector, log
+from edgeproxy import log, memory
 from edgeproxy.addresses import BadAddress
 from edgeproxy.admin import BY_OPERATION, Ask, Refusal, answered_by, app_operations
 from edgeproxy.engine.edge import Edge
@@ -100,7 +100,7 @@ class Worker:
             return Message({"faults": words_of_faults(error)})
         except BadAddress as error:
             return Message({"bad_address": str(error)})
-        collector.rest()
+        memory.settle()
         return NOTHING
 
     async def stop(self, _: Message) -> Message:

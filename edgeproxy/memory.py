@@ -1,0 +1,56 @@
+"""How Python and the C library look after memory, set for a program that serves for weeks."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MMAP_THRESHOLD_BYTES = 256 * 1024
+TRIM_THRESHOLD_BYTES = 1024 * 1024
+MAX_ARENAS = 2
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Build something large without the collector of cycles. Of 10,000 routes it takes half of the
+    time, for nothing: all of them stay. What has no cycles is freed as always."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def settle() -> None:
+    """Leave alone what is there for good, look less often, and give back what was freed: for a
+    program that begins to serve.
+
+    What a request leaves behind goes by its reference counts; a look at all that is cached holds up
+    every client for tens of milliseconds.
+    """
+    _give_back_what_is_free()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _give_back_what_is_free() -> None:
+    """Keep glibc's heap from growing by its holes.
+
+    Left to itself it takes blocks of up to 32 MiB from the heap once it has seen one freed, where
+    bodies that stay and bodies that go lie mixed; and gives each thread an arena of its own.
+    Another C library (macOS, musl) has neither the habit nor the call.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, MAX_ARENAS)
+        mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
