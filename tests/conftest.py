@@ -3,13 +3,22 @@
 And what holds for every property: no clock judges it, since a busy machine would then fail it.
 """
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from edgeproxy.policy.model import PolicyCore
+
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+ACCELERATOR = os.environ.get("EDGEPROXY_TEST_ACCELERATOR", "on")
+"""`off`: every policy that says nothing of the accelerator is served without it."""
+if ACCELERATOR == "off":
+    PolicyCore.model_fields["accelerator"].default = "off"
+    PolicyCore.model_rebuild(force=True)
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

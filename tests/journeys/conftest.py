@@ -18,6 +18,8 @@ from aiohttp import web
 WORKERS = os.environ.get("EDGEPROXY_TEST_WORKERS", "")
 """How many workers `edgeproxy run` has wherever a journey starts it and does not say."""
 
+ACCELERATOR = os.environ.get("EDGEPROXY_TEST_ACCELERATOR", "on")
+
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -114,6 +116,8 @@ class Child:
         """`edgeproxy run ARGUMENTS` on a free port, once it serves."""
         if WORKERS and "--workers" not in arguments:
             arguments = (*arguments, "--workers", WORKERS)
+        if ACCELERATOR == "off":
+            arguments = (*arguments, Path(__file__).with_name("without_accelerator.yaml"))
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "edgeproxy", "run", *map(str, arguments),
             "--listen", "127.0.0.1:0",

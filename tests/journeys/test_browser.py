@@ -18,6 +18,7 @@ QUIET = (
 )  # fmt: skip
 POLICY = """\
 version: 1
+accelerator: on
 origins: {site: {url: "https://you.github.io/"}}
 experiments: {hero: {weights: {plain: 1, bold: 1}}}
 cache: {rules: {all: {ttl: 1h}}}

@@ -21,6 +21,7 @@ from edgeproxy.testing import Proxy, Reply, running
 
 POLICY = """\
 version: 1
+accelerator: on
 trusted_proxies: [127.0.0.0/8]
 origins: {site: {url: "ORIGIN"}}
 cache: {memory: {max_size: 8MiB}, rules: {all: {ttl: 1h}}}

@@ -19,6 +19,7 @@ from .conftest import small_site
 
 POLICY = """\
 version: 1
+accelerator: on
 trusted_proxies: [127.0.0.1/32]
 origins: {site: {url: "https://you.github.io/"}}
 experiments: {hero: {weights: {plain: 1, bold: 1}}}
