@@ -116,8 +116,8 @@ class Child:
         """`edgeproxy run ARGUMENTS` on a free port, once it serves."""
         if WORKERS and "--workers" not in arguments:
             arguments = (*arguments, "--workers", WORKERS)
-        if ACCELERATOR == "off":
-            arguments = (*arguments, Path(__file__).with_name("without_accelerator.yaml"))
+        if ACCELERATOR == "off" and any(isinstance(word, Path) for word in arguments):
+            arguments = (Path(__file__).with_name("without_accelerator.yaml"), *arguments)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "edgeproxy", "run", *map(str, arguments),
             "--listen", "127.0.0.1:0",
