@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.pages import Pages
 from edgeproxy.testing import Proxy, running
-from tests.hostile import Case, load_corpus
-from tests.threats.raw import Origin, answers, ask, read_canonical, send
+from tests.hostile import Case
+from tests.hostile_classes import whole_corpus
+from tests.threats.raw import Answer, Link, Origin, answers, ask, read_canonical, send
 
-CORPUS = load_corpus()
+CORPUS = whole_corpus()
 
 PASSING = """\
 version: 1
+accelerator: "on"
 origins: {api: {url: http://127.0.0.1:1/, kind: http}}
 routes:
   - {name: all, origin: api, cache: false}
@@ -28,9 +31,13 @@ routes:
   - {name: all, origin: site}
 """
 
+BEHIND = b"GET /behind HTTP/1.1\r\nHost: behind.example\r\n\r\n"
 
-def test_corpus_is_large_enough() -> None:
-    assert len(CORPUS) >= 150
+
+def test_corpus_is_large_and_no_case_is_there_twice() -> None:
+    assert len({case.raw for case in CORPUS}) == len(CORPUS) >= 1200
+    refused = sum(case.expect[-1].kind == "refused" for case in CORPUS)
+    assert len(CORPUS) - refused >= 100  # a parser that refuses everything would do well without
 
 
 def _methods(case: Case) -> list[str]:
@@ -44,7 +51,7 @@ def _methods(case: Case) -> list[str]:
     return found
 
 
-async def _outcome(proxy: Proxy, case: Case) -> list[int]:
+async def _outcome(proxy: Proxy, case: Case) -> list[Answer]:
     got = await send(proxy.port, case.raw)
     replies = answers(got, _methods(case))
     for reply in replies:
@@ -53,32 +60,70 @@ async def _outcome(proxy: Proxy, case: Case) -> list[int]:
         assert reply.get("connection") != "close", "an answer after the last one"
     if case.expect and case.expect[-1].kind == "refused":
         assert replies[-1].get("connection") == "close", replies[-1]
-    return [reply.status for reply in replies]
+    return replies
 
 
-async def test_nothing_ambiguous_reaches_an_origin_that_takes_bodies() -> None:
+async def _echo(link: Link) -> None:
+    """Says to each request what it was, as an origin that records has read it."""
+    while (raw := await link.request()) is not None:
+        [asked] = read_canonical(raw, _host_of(raw))
+        said = f"{asked.method} {asked.target} {zlib.crc32(asked.body)}"
+        body = b"" if asked.method == "HEAD" else b"ok"
+        head = f"HTTP/1.1 200 OK\r\nX-Asked: {said}\r\nContent-Length: 2\r\n\r\n"
+        await link.send(head.encode() + body)
+
+
+@pytest.mark.parametrize("accelerator", ["on", "off"])
+async def test_proxy_and_origin_see_the_same_requests(accelerator: str) -> None:
+    """By itself each case comes to what is written beside it. With a request behind it, on the same
+    connection, that one is answered where the connection goes on, and never sent where it does not.
+    And what the client is told by each answer is what the origin was asked, in the same order.
+    """
     wrong: list[str] = []
-    async with Origin() as origin, running(PASSING, origins={"api": origin.url}) as proxy:
+    policy = PASSING.replace('"on"', f'"{accelerator}"')
+    async with Origin(_echo) as origin, running(policy, origins={"api": origin.url}) as proxy:
         for case in CORPUS:
-            origin.forget()
             try:
-                statuses = await _outcome(proxy, case)
-                asked = origin.requests()
-                passed = [read for one in case.passed for read in _canonical(one)]
-                assert [(a.method, a.target, a.body) for a in asked] == passed
+                origin.forget()
+                replies = await _outcome(proxy, case)
+                statuses = [reply.status for reply in replies]
                 assert statuses == list(case.statuses), f"{statuses}, not {case.statuses}"
-                after = await ask(proxy.port, "/after")
-                assert after.status == 200
+                passed = [read for one in case.passed for read in _canonical(one)]
+                assert _seen(origin) == passed
+                is_cut = b"the request ends early" in replies[-1].body
+                origin.forget()
+                got = await send(proxy.port, case.raw + BEHIND)
+                replies = answers(got, [*_methods(case), "GET"])
+                told = [reply.get("x-asked") for reply in replies if reply.get("x-asked")]
+                seen = _seen(origin)
+                assert told == [f"{m} {target} {zlib.crc32(body)}" for m, target, body in seen]
+                if is_cut:
+                    continue  # what is behind it belongs to it
+                ends = replies[len(statuses) - 1].get("connection") == "close"
+                behind = [] if ends else [("GET", "/behind", b"")]
+                assert seen == passed + behind, "the framing was lost"
+                if case.expect[-1].kind == "refused":
+                    assert ends
+                elif b"close" not in case.raw.lower() and b"HTTP/1.0" not in case.raw:
+                    assert not ends
             except (AssertionError, TimeoutError) as error:
                 wrong.append(f"{case.name}: {type(error).__name__} {error}")
+        assert (await ask(proxy.port, "/after")).status == 200
     assert not wrong, "\n".join(wrong)
 
 
-def _canonical(raw: bytes) -> list[tuple[str, str, bytes]]:
+def _seen(origin: Origin) -> list[tuple[str, str, bytes]]:
+    return [(asked.method, asked.target, asked.body) for asked in origin.requests()]
+
+
+def _host_of(raw: bytes) -> str:
     head, _, _ = raw.partition(b"\r\n\r\n")
-    host = next(line[6:] for line in head.split(b"\r\n") if line.startswith(b"Host: ")).decode()
+    return next(line[6:] for line in head.split(b"\r\n") if line.startswith(b"Host: ")).decode()
+
+
+def _canonical(raw: bytes) -> list[tuple[str, str, bytes]]:
     unconnected = raw.replace(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"")
-    asked = read_canonical(unconnected, host)
+    asked = read_canonical(unconnected, _host_of(raw))
     return [(a.method, a.target.removesuffix("?"), a.body) for a in asked]  # an empty query is none
 
 
@@ -100,7 +145,7 @@ async def test_nothing_ambiguous_reaches_a_site_behind_the_cache(tmp_path: Path)
                     assert asked.method in ("GET", "HEAD")
                     assert asked.body == b""
                     assert asked.get("cookie") is asked.get("authorization") is None
-                statuses = await _outcome(served, case)
+                statuses = [reply.status for reply in await _outcome(served, case)]
                 refused = [s for s, o in zip(case.statuses, case.expect, strict=True)
                            if o.kind == "refused"]  # fmt: skip
                 assert statuses[len(statuses) - len(refused) :] == refused

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from edgeproxy.testing import Proxy, running
-from tests.hostile import load_corpus
+from tests.hostile_classes import whole_corpus
 
 POLICY = """\
 version: 1
@@ -141,7 +141,7 @@ class Requests:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._corpus = [case.raw for case in load_corpus() if b"HTTP/" in case.raw]
+        self._corpus = [case.raw for case in whole_corpus() if b"HTTP/" in case.raw]
         self._usual = [self._one(0) for _ in range(60)]
 
     def __iter__(self) -> Iterator[bytes]:

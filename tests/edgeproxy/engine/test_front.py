@@ -17,7 +17,8 @@ from edgeproxy.engine.front import Front, FrontSettings, Peer, client_key
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.policy.model import Limits
-from tests.hostile import Case, load_corpus
+from tests.hostile import Case
+from tests.hostile_classes import whole_corpus
 
 WAIT_S = 10.0
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -193,7 +194,7 @@ def statuses(raw: bytes, *, bodies: bool = True) -> list[int]:
 # ------------------------------------------------------------------ the corpus
 
 
-CORPUS = load_corpus()
+CORPUS = whole_corpus()
 
 
 @pytest.mark.parametrize("file", sorted({case.name.partition("/")[0] for case in CORPUS}), ids=str)
