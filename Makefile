@@ -21,7 +21,8 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format docs bench differential agreement bench-curves conformance curves soak soak-kill
-.PHONY: policy-size soak-reload soak-full soak-open wheel sbom audit clean distclean requirements language-server
+.PHONY: policy-size soak-reload soak-full soak-slow soak-open wheel sbom audit clean distclean requirements
+.PHONY: language-server
 
 help: ## list these targets
 	@echo "edgeproxy: make TARGET"
@@ -117,6 +118,9 @@ soak-reload: $(READY) ## reload under load, ROUNDS=200 times, every third policy
 
 soak-full: $(READY) ## serve for MINUTES=20 under all the load there is: no error, no growth
 	@$(PY) tests/soak/full.py --minutes $(or $(MINUTES),20) $(ARGS)
+
+soak-slow: $(READY) ## be slow in four ways for SECONDS=20 each: other visitors do not notice
+	@$(PY) tests/soak/slow.py --seconds $(or $(SECONDS),20) $(ARGS)
 
 soak-open: $(READY) ## measure how long a disk cache of a million objects takes to open
 	@$(PY) tests/soak/million.py $(ARGS)

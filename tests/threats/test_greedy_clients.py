@@ -137,6 +137,30 @@ async def test_client_that_does_not_read_loses_its_connection_and_the_origin_its
         await _others_are_served(proxy)
 
 
+@pytest.mark.parametrize("cache", ["all", "false"])
+async def test_ranges_without_number_cost_no_more_than_the_whole(cache: str) -> None:
+    """Also where the origin is asked for them: it is the proxy that answers the visitor."""
+    ranges = ",".join(["0-", *(f"5-{last}" for last in range(6, 900))])
+    body = bytes(range(256)) * 400
+
+    async def act(link: Link) -> None:
+        while await link.request() is not None:
+            head = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: %d\r\n\r\n"
+            await link.send(head % len(body) + body)
+
+    policy = POLICY.replace("cache: false", f"cache: {cache}").replace(
+        "limits:", "cache: {memory: {max_size: 8MiB}, rules: {all: {ttl: 1m}}}\nlimits:"
+    )
+    async with Origin(act) as origin, running(policy, origins={"site": origin.url}) as proxy:
+        await ask(proxy.port)
+        await proxy.server.app.plan.cache.settled()
+        asking = (ask(proxy.port, "/", f"Range: bytes={ranges}") for _ in range(20))
+        for reply in await asyncio.gather(*asking):
+            assert reply.status in (200, 206)
+            assert len(reply.body) <= len(body)
+        await _others_are_served(proxy)
+
+
 # ------------------------------------------------------------ row 28
 
 
