@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -35,6 +36,7 @@ class Version:
     by: str
     why: str
     sources: tuple[Text, ...]
+    format: Literal[1] = 1  # of the file that holds it
 
 
 _AS_JSON = TypeAdapter(Version)
@@ -52,7 +54,7 @@ class History:
         self.versions: list[Version] = []
 
     def read(self) -> None:
-        """Know what the folder holds. What cannot be read is left out, and logged."""
+        """Know what the folder holds. What cannot be read is set aside, and logged."""
         if self.folder is not None and self.folder.is_dir():
             self.versions = sorted(_readable(self.folder), key=lambda one: one.number)
             self._trim()
@@ -108,11 +110,13 @@ def _file(folder: Path, one: Version) -> Path:
 
 
 def _readable(folder: Path) -> Iterable[Version]:
-    for file in folder.glob("*.json"):
+    for file in sorted(folder.glob("*.json")):
         try:
             one = _AS_JSON.validate_json(file.read_bytes())
         except (OSError, ValueError) as error:
-            log.warning("%s is not a kept policy, and left out: %s", file, error)
+            log.warning("%s is not a kept policy, and set aside: %s", file, error)
+            with contextlib.suppress(OSError):
+                file.replace(file.with_suffix(".set-aside"))
             continue
         yield one
 

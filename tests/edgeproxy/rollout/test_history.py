@@ -78,7 +78,7 @@ def test_the_folder_holds_them_across_a_restart_for_this_user_alone(tmp_path: Pa
 @pytest.mark.parametrize(
     "damage", [b"", b"{", b'{"number": 1}', b"\xff", b"[]"], ids=lambda data: repr(data)
 )
-def test_a_damaged_file_is_left_out_and_said(
+def test_a_damaged_file_is_set_aside_and_said(
     tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = history(tmp_path)
@@ -91,6 +91,23 @@ def test_a_damaged_file_is_left_out_and_said(
     again.read()
     assert numbers(again) == [(2, "b")]
     assert f"{first} is not a kept policy" in caplog.text
+    again.save()  # which removes what is kept no more
+    assert first.with_suffix(".set-aside").read_bytes() == damage
+
+
+def test_a_file_of_another_format_is_set_aside(tmp_path: Path) -> None:
+    made = history(tmp_path)
+    add(made, "a")
+    add(made, "b")
+    made.save()
+    last = sorted(tmp_path.iterdir())[-1]
+    text = last.read_text()
+    assert '"format":1' in text
+    last.write_text(text.replace('"format":1', '"format":2'))
+    again = history(tmp_path)
+    again.read()
+    assert numbers(again) == [(1, "a")]
+    assert '"format":2' in last.with_suffix(".set-aside").read_text()
 
 
 def test_a_file_that_was_being_written_is_no_version(tmp_path: Path) -> None:
