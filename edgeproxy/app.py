@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ from edgeproxy.pipeline import each, handle, too_many_requests
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.policy import LoadedPlugin, Policy
 from edgeproxy.rates import RequestRates, client_number
+
+RECOVERY_S = 10.0  # after which a stall of the event loop is history
 
 
 class Recorder(Protocol):
@@ -59,6 +62,7 @@ class App:
         self.explained = Explained()
         self.counts = counts or Counts()
         self.is_draining = False  # no request begins any more
+        self.stalled_at_s = -math.inf  # when the event loop was last seen to stand still, monotonic
         self._write = write
         self._neighbours = neighbours
         self._plans = LivePlans()
@@ -151,6 +155,11 @@ class App:
     def has_policy(self) -> bool:
         """Whether a policy is in force."""
         return self._in_force is not None
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether the event loop stood still a moment ago, and may do so again."""
+        return time.monotonic() - self.stalled_at_s < RECOVERY_S
 
     @property
     def plugins(self) -> tuple[LoadedPlugin, ...]:

@@ -14,6 +14,7 @@ from aiohttp import web
 from edgeproxy.addresses import parse_address
 from edgeproxy.admin.messages import Handler, Refusal, told_in_json
 from edgeproxy.admin.routes import MAX_POLICY_BYTES, Ask, handlers
+from edgeproxy.admin.runner import Runner
 from edgeproxy.policy.model import AdminConfig
 from edgeproxy.unix_socket import make_room
 
@@ -29,14 +30,14 @@ class AdminListener:
         self.config = config
         self.address = ""  # `HOST:PORT`, or the path of a socket
         self._ask = ask
-        self._runner: web.AppRunner | None = None
+        self._runner: Runner | None = None
 
     async def start(self) -> None:
         """Listen. OSError if that cannot be."""
         middlewares = [told_in_json, self._guarded]
         application = web.Application(middlewares=middlewares, client_max_size=MAX_POLICY_BYTES)
         application.add_routes(handlers(self._ask))
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2)
+        self._runner = Runner(application, access_log=None, shutdown_timeout=2)
         await self._runner.setup()
         try:
             await self._listen(self._runner)
@@ -44,7 +45,7 @@ class AdminListener:
             await self.stop()
             raise
 
-    async def _listen(self, runner: web.AppRunner) -> None:
+    async def _listen(self, runner: Runner) -> None:
         path = self.config.socket
         if path is not None:
             make_room(path)

@@ -31,6 +31,8 @@ class ServingOperations:
             raise Refusal(503, "draining", "it finishes what is under way, and ends")
         if not self._app.has_policy:
             raise Refusal(503, "no-policy", "no policy is in force")
+        if self._app.has_stalled:
+            raise Refusal(503, "stalled", "the event loop stood still; the log says who held it up")
         return {"ready": True, "policy": self._app.plan.version}
 
     async def version(self, _: asked.Nothing) -> dict[str, Any]:

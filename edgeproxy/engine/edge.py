@@ -54,7 +54,7 @@ class Edge:
         self._upstream = Upstream(counts)
         self.app = App(self._upstream.fetch, write, neighbours, counts)
         self.accelerator = Accelerator(self.app)
-        self.watchdog = Watchdog(lambda: self.app.plugins)
+        self.watchdog = Watchdog(self.app)
         self._record = record
         self._recording: Recording | None = None
         self._core: Core | None = None

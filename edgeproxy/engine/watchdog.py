@@ -13,36 +13,29 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from types import FrameType
 
+from edgeproxy.app import App
 from edgeproxy.plan import Hook
-from edgeproxy.policy.policy import LoadedPlugin
 
 BEAT_S = 0.5
 STALL_S = 2.0  # without a turn of the loop
-RECOVERY_S = 10.0  # after which a stall is history
 MAX_FRAMES = 40
 
 log = logging.getLogger("edgeproxy.watchdog")
 
 
 class Watchdog:
-    """Watches the loop that `start` is called in, until `stop`."""
+    """Watches the loop that `start` is called in, until `stop`, and lets `app` know."""
 
-    def __init__(self, plugins: Callable[[], Sequence[LoadedPlugin]]) -> None:
-        self._plugins = plugins
+    def __init__(self, app: App) -> None:
+        self._app = app
         self._beat_s = 0.0  # when the loop turned last
-        self._stalled_s = -RECOVERY_S  # when it was last seen to stand still
         self._watched = 0  # the loop's thread
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-
-    @property
-    def has_stalled(self) -> bool:
-        """Whether the loop stands still, or did so a moment ago."""
-        return time.monotonic() - self._stalled_s < RECOVERY_S
 
     def start(self) -> None:
         self._watched = threading.get_ident()
@@ -75,7 +68,7 @@ class Watchdog:
                 told_of_s = 0.0
             if was_stopped or now_s - beat_s < STALL_S:
                 continue
-            self._stalled_s = now_s
+            self._app.stalled_at_s = now_s
             if not told_of_s:
                 told_of_s = beat_s
                 self._tell(now_s - beat_s)
@@ -95,7 +88,7 @@ class Watchdog:
             hook = one.f_locals.get("hook")
             if isinstance(hook, Hook):
                 return f"plugin {hook.plugin!r} in {hook.phase}"
-        packages = {_package(type(one.instance).__module__): one.name for one in self._plugins()}
+        packages = {_package(type(one.instance).__module__): one.name for one in self._app.plugins}
         for one in frames:
             name = packages.get(_package(str(one.f_globals.get("__name__"))))
             if name is not None:

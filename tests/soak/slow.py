@@ -1,9 +1,10 @@
 """A well-behaved visitor of edgeproxy, while others are slow on purpose.
 
 `make soak-slow SECONDS=20`. The four modes of slowhttptest: heads that never end, bodies that drip,
-answers that are hardly read, and heads with hundreds of ranges. 1,000 connections at a time, each as
-if it were from an address of its own; slowhttptest itself opens them if it is installed, else this
-does. Meanwhile a visitor asks again and again, for a page that is stored and for one that is not.
+answers that are hardly read, and heads with hundreds of ranges. 1,000 connections at a time, each
+as if it were from an address of its own; slowhttptest itself opens them if it is installed, else
+this does. Meanwhile a visitor asks again and again, for a page that is stored and for one that is
+not.
 
 Failed is a mode in which a request of the visitor is not answered 200, or in which the slowest
 hundredth of them takes more than twice what it takes in quiet (below 10 ms it does not matter).

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.admin.asked import Nothing
+from edgeproxy.admin.messages import Refusal
+from edgeproxy.admin.serving import ServingOperations
 from edgeproxy.api import Exchange, Plugin, Response, Tier, hookimpl
 from edgeproxy.pipeline import MAX_FAILURES
 from edgeproxy.policy.installed import Installed, Registry
@@ -111,12 +114,13 @@ async def test_plugin_that_holds_up_the_loop_is_named_with_its_stack(
         Origin(answering(FRESH)) as origin,
         running(POLICY, origins={"site": origin.url}, registry=registry(make(heard.wait))) as proxy,
     ):
-        watchdog = proxy.server.edge.watchdog
+        operations = ServingOperations(proxy.server.app)
         assert (await ask(proxy.port, "/")).status == 200
-        assert not watchdog.has_stalled
+        assert (await operations.ready(Nothing()))["ready"]
         slow = ask(proxy.port, "/slow", within_s=30)
         assert (await slow).status == 200  # a slow answer is one all the same
-        assert watchdog.has_stalled
+        with pytest.raises(Refusal, match="stood still"):
+            await operations.ready(Nothing())
         assert heard.said[0].startswith("the event loop is held up for ")
         assert f" s by {named}:" in heard.said[0]
         assert "test_stalls.py" in heard.said[0]
