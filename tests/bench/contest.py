@@ -21,10 +21,13 @@ def compete(
     bench: Bench,
     contestants: Sequence[Contestant],
     prove: Callable[[Contestant], None] = lambda one: None,
+    *,
+    settling: int = 1,
 ) -> dict[str, str]:
     """Start, warm up and measure; why each that takes no part does not.
 
-    `prove` sees each before it is measured, and ends it all if its answers are not right.
+    `prove` sees each before it is measured, and ends it all if its answers are not right. Then
+    there are `settling` rounds that do not count.
     """
     absent: dict[str, str] = {}
     with ExitStack() as running:
@@ -40,7 +43,7 @@ def compete(
             for connection in opened(one.port, one.warm_up, one.idle):
                 running.enter_context(connection)
         present = [one for one in contestants if one.pid]
-        for number in range(-1, bench.rounds):
+        for number in range(-settling, bench.rounds):
             for one in present:
                 show(f"round {number + 1} of {bench.rounds}, {one.name}")
                 measure(bench, one, is_counted=number >= 0)
@@ -82,7 +85,6 @@ def measure(bench: Bench, one: Contestant, *, is_counted: bool) -> None:
     if is_counted:
         one.rounds.append(done)
         one.costs_us.append(sum(used) / max(1, done.requests) * 1e6 if used else float("nan"))
-        one.busiest.append(max(used) / sum(used) if sum(used) else float("nan"))
 
 
 def median(values: Sequence[float]) -> float:

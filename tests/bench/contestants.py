@@ -112,7 +112,6 @@ class Contestant:
     pid: int = 0
     rounds: list[Round] = field(default_factory=list)
     costs_us: list[float] = field(default_factory=list)  # CPU microseconds a request, by round
-    busiest: list[float] = field(default_factory=list)  # share of the process that did most of it
     memory_bytes: int = 0
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 from tests.bench import mix
 from tests.bench.agreement import Judge
-from tests.bench.contest import compete, median, show, warm_up
+from tests.bench.contest import compete, show, warm_up
 from tests.bench.contestants import (
     DATABASE,
     EDGEPROXY,
@@ -28,13 +28,14 @@ from tests.bench.contestants import (
 )
 from tests.bench.ground import Bench
 from tests.bench.load import answered, opened, send_all
-from tests.bench.processes import NotStarted, free_port, memory_bytes, started
+from tests.bench.processes import NotStarted, free_port, held, memory_bytes, started, tree
 from tests.bench.report import Report, row_of
 
 IN_FRANCE, IN_AMERICA = "193.51.208.13", "8.8.8.8"
 PROVEN_REQUESTS = 300
 CONNECTIONS = 1000
 OBJECTS, OBJECT_BYTES = 100_000, 10_000
+HELD_TO = 0.4  # of a core, each worker
 
 
 Group = Callable[[Bench], Report]
@@ -125,8 +126,10 @@ def _measured(
     report: Report,
     contestants: Sequence[Contestant],
     prove: Callable[[Contestant], None] = lambda one: None,
+    *,
+    settling: int = 1,
 ) -> Report:
-    for name, reason in compete(bench, contestants, prove).items():
+    for name, reason in compete(bench, contestants, prove, settling=settling).items():
         report.notes.append(f"did not start: {name}: {reason.splitlines()[-1]}")
     report.rows = {one.name: row_of(one) for one in contestants if one.pid}
     return report
@@ -170,9 +173,10 @@ def _cache(
 
 
 def workers(bench: Bench, counts: Sequence[int] = (1, 2)) -> Report:
-    """Requests a second depend on what the load leaves of the cores. `full` does not: it is what
-    would be answered if the busiest process had a core to itself."""
-    report = Report("workers", "the mixed load, by the number of workers", with_ratio=WORKER_RATIOS)
+    """Where the load has no core to itself, each process is held to a share of one, so that all of
+    them together leave the load what it needs. Each worker learns by itself what visitors are told,
+    so that more rounds go by before it counts."""
+    report = Report("workers", "the mixed load, by the number of workers")
     contestants = []
     for number in counts:
         stream = mix.mixed(bench.networks, bench.published_s)
@@ -180,18 +184,15 @@ def workers(bench: Bench, counts: Sequence[int] = (1, 2)) -> Report:
         if one is not None:
             one.cores, one.warm_up = number, mix.every_copy([IN_FRANCE, IN_AMERICA])
             contestants.append(one)
-    if len(bench.cores) <= max(counts):
-        report.notes.append("the load and the origin share the workers' cores: see `full`")
-    _measured(bench, report, contestants)
-    for one in contestants:
-        per_s = [
-            1e6 / (cost * share) for cost, share in zip(one.costs_us, one.busiest, strict=True)
-        ]
-        report.rows[one.name]["full"] = median(per_s)
-    return report
+    with ExitStack() as holds:
 
+        def hold(one: Contestant) -> None:
+            if len(bench.cores) <= max(counts):
+                is_held = holds.enter_context(held(tree(one.pid), HELD_TO))
+                what = f"held to {HELD_TO} of a core each" if is_held else "in the load's way"
+                report.notes.append(f"{one.name}: its processes are {what}")
 
-WORKER_RATIOS = ("req/s", "CPU us", "full")
+        return _measured(bench, report, contestants, hold, settling=4)
 
 
 # ---------------------------------------------------------------- memory

@@ -61,6 +61,7 @@ class Wrk:
             requests.write_bytes(b"\0".join(stream.requests))
             networks.write_text("\n".join(stream.networks))
             command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
+            command += ["--timeout", "30s"]
             command += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}/"]
             command += ["--", str(requests), str(networks), str(start)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)

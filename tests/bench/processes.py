@@ -56,6 +56,43 @@ def free_port() -> int:
         return port
 
 
+# ---------------------------------------------------------------- cgroups
+
+CGROUPS = Path("/sys/fs/cgroup")
+PERIOD_US = 10_000
+
+
+@contextmanager
+def held(pids: Iterable[int], share: float, cgroups: Path = CGROUPS) -> Iterator[bool]:
+    """Whether each of these processes gets `share` of a core at the most; it takes root on Linux.
+
+    Leave it when they have ended.
+    """
+    v1 = cgroups / "cpu"
+    above = v1 if (v1 / "cpu.cfs_quota_us").exists() else cgroups
+    groups = [above / f"edgeproxy-bench-{pid}" for pid in pids]
+    try:
+        for group, pid in zip(groups, pids, strict=True):
+            _hold(group, pid, int(share * PERIOD_US))
+        yield True
+    except OSError:
+        yield False
+    finally:
+        for group in groups:
+            with suppress(OSError):
+                group.rmdir()
+
+
+def _hold(group: Path, pid: int, quota_us: int) -> None:
+    group.mkdir(exist_ok=True)
+    if (group / "cpu.cfs_quota_us").exists():
+        (group / "cpu.cfs_period_us").write_text(f"{PERIOD_US}")
+        (group / "cpu.cfs_quota_us").write_text(f"{quota_us}")
+    else:
+        (group / "cpu.max").write_text(f"{quota_us} {PERIOD_US}")
+    (group / "cgroup.procs").write_text(f"{pid}")
+
+
 # ---------------------------------------------------------------- /proc
 
 

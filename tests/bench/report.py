@@ -16,7 +16,6 @@ FORMATS = {
     "± %": ".0f",
     "MB": ",.0f",
     "errors": ",d",
-    "full": ",.0f",
     "objects": ",.0f",
     "bodies MB": ",.0f",
     "tier MB": ",.0f",

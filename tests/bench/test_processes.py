@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.processes import NotStarted, cpu_s, free_port, memory_bytes, started, tree
+from tests.bench.processes import NotStarted, cpu_s, free_port, held, memory_bytes, started, tree
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -50,6 +50,32 @@ def test_memory_counts_shared_pages_once_where_the_system_says_so(proc: Path) ->
 def test_a_system_that_does_not_tell_gives_nothing(tmp_path: Path) -> None:
     assert cpu_s(10, tmp_path) == {}
     assert memory_bytes(10, tmp_path) == 0
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_processes_are_held_to_a_share_of_a_core_each(tmp_path: Path, version: str) -> None:
+    above = tmp_path / "cpu" if version == "v1" else tmp_path
+    for pid in (7, 8):
+        group = above / f"edgeproxy-bench-{pid}"
+        group.mkdir(parents=True)
+        if version == "v1":
+            (group / "cpu.cfs_quota_us").touch()
+            (above / "cpu.cfs_quota_us").touch()
+    with held([7, 8], 0.4, tmp_path) as is_held:
+        assert is_held
+        for pid in (7, 8):
+            group = above / f"edgeproxy-bench-{pid}"
+            assert (group / "cgroup.procs").read_text() == str(pid)
+            if version == "v1":
+                assert (group / "cpu.cfs_quota_us").read_text() == "4000"
+                assert (group / "cpu.cfs_period_us").read_text() == "10000"
+            else:
+                assert (group / "cpu.max").read_text() == "4000 10000"
+
+
+def test_a_system_that_holds_nobody_says_so(tmp_path: Path) -> None:
+    with held([7], 0.4, tmp_path / "absent") as is_held:
+        assert not is_held
 
 
 SERVE = "import http.server, sys; http.server.test(port=int(sys.argv[1]), bind='127.0.0.1')"

@@ -33,7 +33,7 @@ def test_a_row_has_the_medians_of_the_rounds_and_all_errors() -> None:
 def report() -> Report:
     rows = {
         "nginx": {"req/s": 50_000.0, "CPU us": 20.0, "errors": 0},
-        "edgeproxy": {"req/s": 40_000.0, "CPU us": 25.0, "errors": 3, "full": 40_000.0},
+        "edgeproxy": {"req/s": 40_000.0, "CPU us": 25.0, "errors": 3, "objects": 40_000.0},
     }
     return Report("mixed", "hits", rows, ["not installed: haproxy"], ("req/s", "CPU us"))
 
@@ -42,13 +42,13 @@ def test_ratios_are_to_the_first_row(report: Report) -> None:
     assert report.ratio("nginx", "CPU us") == 1
     assert report.ratio("edgeproxy", "CPU us") == 1.25
     assert report.ratio("edgeproxy", "req/s") == 0.8
-    assert report.ratio("edgeproxy", "full") != report.ratio("edgeproxy", "full")  # NaN
+    assert report.ratio("edgeproxy", "objects") != report.ratio("edgeproxy", "objects")  # NaN
 
 
 def test_a_table_has_a_line_a_row_and_the_notes(report: Report) -> None:
     title, heads, nginx, edgeproxy, note = report.lines()
     assert title == "mixed: hits"
-    assert heads.split() == ["req/s", "ratio", "CPU", "us", "ratio", "errors", "full"]
+    assert heads.split() == ["req/s", "ratio", "CPU", "us", "ratio", "errors", "objects"]
     assert nginx.split() == ["nginx", "50,000", "1.00", "20.0", "1.00", "0", "-"]
     assert edgeproxy.split() == ["edgeproxy", "40,000", "0.80", "25.0", "1.25", "3", "40,000"]
     assert note.strip() == "not installed: haproxy"
