@@ -22,6 +22,7 @@ from edgeproxy import (
     review,
     run,
     starter,
+    top,
     warm,
 )
 from edgeproxy.errors import PluginError, PolicyError
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     review.add_command(commands, _flows)
     starter.add_command(commands)
     remote.add_commands(commands)
+    top.add_command(commands)
     warm.add_command(commands)
 
     devcert.add_command(commands)

@@ -105,6 +105,7 @@ def test_every_command_has_a_section() -> None:
         "replay",
         "plan",
         "cert",
+        "top",
     ],
 )
 def test_options_are_those_of_the_parser(command: str) -> None:
