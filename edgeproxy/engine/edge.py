@@ -14,6 +14,7 @@ from edgeproxy.caching.neighbours import Neighbours
 from edgeproxy.engine.accelerator import Accelerator
 from edgeproxy.engine.flows import written
 from edgeproxy.engine.front import Front, FrontSettings, Peer
+from edgeproxy.engine.http2 import Http2
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.mitm import Core
 from edgeproxy.engine.pipe import PipeEnd, duplex
@@ -69,7 +70,13 @@ class Edge:
         """Listen. Raises BadAddress."""
         self._record_as(self.app.plan.policy)
         self._core = Core(self.app)
-        self._front = Front(self._connect, self._settings, self.accelerator, counts=self.app.counts)
+        self._front = Front(
+            self._connect,
+            self._settings,
+            self.accelerator,
+            others={"h2": Http2},
+            counts=self.app.counts,
+        )
         for address in self._listen:
             self.urls.append((await self._front.listen(address)).url)
         self._renewing = asyncio.ensure_future(self._renewals.run())

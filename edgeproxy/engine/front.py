@@ -16,12 +16,12 @@ import ssl
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from edgeproxy.addresses import Network
 from edgeproxy.engine.accelerator import Accelerator, Begun
@@ -91,12 +91,25 @@ Connect = Callable[[Peer], PipeEnd]
 """Opens a stream to the core for one client connection, and returns the front's end of it."""
 
 
+class Counted(Protocol):
+    """A connection, as the front counts and ends it."""
+
+    def close_if_idle(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+type Other = Callable[[Front, Ends | None], asyncio.Protocol]
+"""Makes what speaks another protocol; the connection is between these ends, or its socket's."""
+
+
 class Front:
     """The listeners of one process and their connections.
 
     `settings` is asked for every connection and every request, so that a reload takes effect.
-    `accelerator` answers what need not wait; without it, everything goes to the core. Connections
-    and refusals are added to `counts`.
+    `accelerator` answers what need not wait; without it, everything goes to the core. `others` are
+    protocols besides HTTP/1.1 that a client may agree on in TLS. Connections and refusals are added
+    to `counts`.
     """
 
     def __init__(
@@ -105,18 +118,20 @@ class Front:
         settings: Callable[[], FrontSettings],
         accelerator: Accelerator | None = None,
         *,
+        others: Mapping[str, Other] | None = None,
         counts: Counts | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.accelerator = accelerator
         self.connect = connect
         self.settings = settings
+        self.others = others or {}
         self.counts = counts or Counts()
         self.now = now
         self.is_stopping = False
         self._listeners: list[Listener] = []
-        self._open: set[_Connection | Proxied] = set()
-        self._turned_away: set[_Connection | Proxied] = set()
+        self._open: set[Counted] = set()
+        self._turned_away: set[Counted] = set()
         self._per_client: Counter[str] = Counter()
         self._all_closed = asyncio.Event()
 
@@ -160,7 +175,18 @@ class Front:
             return connection
         settings = self.settings()
         assert settings.tls is not None  # no policy comes into force that lacks it
-        return Tls(settings.tls, connection, handshake_s=settings.limits.head_timeout)
+        others = {name: partial(self._speak, other, ends) for name, other in self.others.items()}
+        return Tls(settings.tls, connection, others, handshake_s=settings.limits.head_timeout)
+
+    def _speak(self, other: Other, ends: Ends | None) -> asyncio.Protocol:
+        """What takes over from a connection that was counted already."""
+        self.counts.connections_accepted -= 1
+        return other(self, ends)
+
+    def lane(self, ends: Ends) -> asyncio.Protocol:
+        """What reads a request of HTTP/1.1 and answers it, on a connection that carries many."""
+        self.counts.connections_accepted -= 1
+        return _Connection(self, ends)
 
     async def stop(self, timeout_s: float) -> None:
         """Stop accepting, close idle connections, let requests under way finish, then abort.
@@ -188,7 +214,7 @@ class Front:
 
     # Called by connections.
 
-    def admit(self, connection: _Connection | Proxied, client: str = "") -> str | None:
+    def admit(self, connection: Counted, client: str = "") -> str | None:
         """Count a new connection in; the reason if it has to be turned away.
 
         Its client may not be known yet.
@@ -218,7 +244,7 @@ class Front:
         self._open.discard(connection)
         self.counts.connections_accepted -= 1
 
-    def forget(self, connection: _Connection | Proxied, client: str = "") -> None:
+    def forget(self, connection: Counted, client: str = "") -> None:
         """Count a closed connection out."""
         if connection in self._open:
             self._open.remove(connection)

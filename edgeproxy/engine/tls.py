@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 log = logging.getLogger("edgeproxy.front")
@@ -24,20 +25,27 @@ class Tls(asyncio.Transport, asyncio.Protocol):
     """The transport of `protocol`, and itself the protocol of the plain connection.
 
     The connection is made for `protocol` at once, so that it counts while the handshake is under
-    way; the handshake must end within a time. In place of asyncio's own, which does not tell how
-    much the client has yet to take, closes when the client has said all, and gives up on one that
-    takes long to read the end.
+    way; the handshake must end within a time. If it agrees on one of the `others` (RFC 7301), that
+    one speaks from then on. In place of asyncio's own, which does not tell how much the client has
+    yet to take, closes when the client has said all, and gives up on one that takes long to read
+    the end.
     """
 
     _plain: asyncio.Transport
     _tls: ssl.SSLObject
 
     def __init__(
-        self, context: ssl.SSLContext, protocol: asyncio.Protocol, *, handshake_s: float
+        self,
+        context: ssl.SSLContext,
+        protocol: asyncio.Protocol,
+        others: Mapping[str, Callable[[], asyncio.Protocol]],
+        *,
+        handshake_s: float,
     ) -> None:
         super().__init__()
         self._context = context
         self._protocol = protocol
+        self._others = others
         self._handshake_s = handshake_s
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._is_agreed = False
@@ -74,6 +82,11 @@ class Tls(asyncio.Transport, asyncio.Protocol):
             return False
         self._is_agreed = True
         self._deadline.cancel()
+        other = self._others.get(self._tls.selected_alpn_protocol() or "")
+        if other is not None:
+            self._protocol.connection_lost(None)
+            self._protocol = other()
+            self._protocol.connection_made(self)
         unsent, self._unsent = self._unsent, b""
         if unsent:
             self.write(unsent)

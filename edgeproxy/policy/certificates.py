@@ -69,7 +69,6 @@ def load_pair(certificate: str, key: str) -> Certificate:
     stamp = stamp_of((certificate, key))  # before they are read: what changes meanwhile is new
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_cert_chain(certificate, key, password=lambda: b"")  # never ask a terminal
     except (OSError, ValueError) as error:
@@ -130,19 +129,24 @@ def _fault(reason: str) -> PydanticCustomError:
 class ServerNames:
     """Which certificate a client gets: the first that has the name it asks for, else the first.
 
-    `context` is what a handshake begins with.
+    `context` is what a handshake begins with. Of `protocols`, the first that the client knows, too,
+    is spoken (RFC 7301).
     """
 
     context: ssl.SSLContext
 
-    def __init__(self, certificates: Sequence[Certificate], min_version: str) -> None:
+    def __init__(
+        self, certificates: Sequence[Certificate], min_version: str, protocols: Sequence[str]
+    ) -> None:
         self._min_version = VERSIONS[min_version]
+        self._protocols = protocols
         self._use(certificates)
 
     def _use(self, certificates: Sequence[Certificate]) -> None:
         self._contexts: dict[str, ssl.SSLContext] = {}
         for certificate in certificates:
             certificate.context.minimum_version = self._min_version
+            certificate.context.set_alpn_protocols(self._protocols)
             for name in certificate.names:
                 self._contexts.setdefault(name, certificate.context)
         self.certificates = tuple(certificates)

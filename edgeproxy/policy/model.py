@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -219,10 +220,22 @@ class TlsConfig(Config):
         WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]}),
     ] = "1.2"
     """Older clients are turned away."""
+    protocols: tuple[Literal["h2", "http/1.1"], ...] = ("h2", "http/1.1")
+    """What clients may choose from, the preferred first."""
+
+    @field_validator("protocols")
+    @classmethod
+    def _with_http_1_1(cls, protocols: tuple[str, ...]) -> tuple[str, ...]:
+        if "http/1.1" not in protocols:
+            raise ValueError(
+                "http/1.1 must be among them: it is what clients speak that do not ask"
+            )
+        return protocols
 
     def server_names(self) -> ServerNames:
         """The certificates, by the names that they serve."""
-        return ServerNames([one.loaded for one in self.certificates], self.min_version)
+        loaded = [one.loaded for one in self.certificates]
+        return ServerNames(loaded, self.min_version, self.protocols)
 
 
 class BackendRef(Config):

@@ -63,7 +63,7 @@ def test_the_first_certificate_with_a_name_serves_it(tmp_path: Path, authority: 
             ("three", "a.two.example"),
         )
     ]
-    names = ServerNames(loaded, "1.2")
+    names = ServerNames(loaded, "1.2", ["http/1.1"])
     one, two, three = (each.context for each in loaded)
     for name, context in {
         "one.example": one, "ONE.example": one, "b.two.example": two, "a.two.example": three,
@@ -90,7 +90,7 @@ def test_one_that_ends_soon_is_told(tmp_path: Path, authority: Authority, caplog
         authority.sign(tmp_path, "soon", "soon.example", until_days=5),
         authority.sign(tmp_path, "later", "later.example", until_days=50),
     ]
-    ServerNames([load_pair(*map(str, pair)) for pair in pairs], "1.2").warn_of_ends()
+    ServerNames([load_pair(*map(str, pair)) for pair in pairs], "1.2", ["http/1.1"]).warn_of_ends()
     past, soon = caplog.messages
     assert past.startswith("the certificate for past.example ended on ")
     assert soon.startswith("the certificate for soon.example ends on ")
