@@ -34,6 +34,7 @@ MAX_STREAMS = 100  # at once on a connection; RFC 9113, section 6.5.2 wants no f
 STREAM_WINDOW = 65_535  # bytes of a body that the client may send ahead
 CONNECTION_WINDOW = 256 * 1024  # of all bodies on a connection
 TABLE_BYTES = 4096  # of the compression of fields, whatever the client allows us
+FIELDS_PER_FRAME = 8  # of a request that has more than it should; to read them costs as much
 UNFLUSHED_BYTES = 64 * 1024  # written together
 
 _CONFIG = H2Configuration(
@@ -146,6 +147,8 @@ class Http2(asyncio.Protocol):
     def _take_request(self, event: events.RequestReceived) -> None:
         number = self._last_number = event.stream_id
         ended = event.stream_ended is not None
+        excess = max(0, len(event.headers) - self._limits.head_fields)  # crumbs of cookies
+        self._frames.spend(excess // FIELDS_PER_FRAME, self._front.now())
         if self._is_leaving:
             self._h2.reset_stream(number, Code.REFUSED_STREAM)
             return

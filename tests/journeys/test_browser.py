@@ -10,16 +10,19 @@ import pytest
 
 from edgeproxy.pages import Pages
 from edgeproxy.testing import running
+from tests.certificates import Authority
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--ignore-certificate-errors",
 )  # fmt: skip
 POLICY = """\
 version: 1
 accelerator: on
 origins: {site: {url: "https://you.github.io/"}}
+tls: {certificates: [{certificate: FOLDER/server.pem, key: FOLDER/server.key}]}
 experiments: {hero: {weights: {plain: 1, bold: 1}}}
 cache: {rules: {all: {ttl: 1h}}}
 routes: [{name: site, experiment: hero, cache: all}]
@@ -29,7 +32,8 @@ TELL = """\
 <script>addEventListener("load", () => {
   const images = [...document.images].filter(image => image.naturalWidth).length;
   const sheets = document.styleSheets.length;
-  document.title = `${window.scripts} scripts, ${images} images, ${sheets} sheets`;
+  const protocol = performance.getEntriesByType("navigation")[0].nextHopProtocol;
+  document.title = `${protocol}: ${window.scripts} scripts, ${images} images, ${sheets} sheets`;
 })</script>
 """
 
@@ -57,21 +61,31 @@ def site(folder: Path) -> Path:
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 async def test_a_browser_loads_all_of_a_page_with_hits_and_misses(tmp_path: Path) -> None:
     assert CHROMIUM is not None
+    Authority.in_folder(tmp_path, "authority").sign(tmp_path, "server", "127.0.0.1")
     async with (
         Pages(site(tmp_path / "site")) as pages,
-        running(POLICY, origins={"site": pages.url}) as proxy,
+        running(
+            POLICY.replace("FOLDER", str(tmp_path)), origins={"site": pages.url}, tls=True
+        ) as proxy,
     ):
         for number in range(0, COUNT // 3, 2):  # every other script is a hit
             await proxy.get(f"/s{number}.js")
         await proxy.server.app.plan.cache.settled()
-        for visit in ("first", "second", "third", "fourth"):
+        plain, secure = proxy.server.urls
+        for visit, url, protocol in (
+            ("first", plain, b"http/1.1"),
+            ("second", secure, b"h2"),
+            ("third", secure, b"h2"),
+            ("fourth", secure, b"h2"),
+            ("fifth", secure, b"h2"),
+        ):
             browser = await asyncio.create_subprocess_exec(
                 CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / visit}",
-                "--virtual-time-budget=10000", "--dump-dom", proxy.url,
+                "--virtual-time-budget=10000", "--dump-dom", url,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
             page, _ = await browser.communicate()
-            assert b"33 scripts, 33 images, 33 sheets" in page
+            assert protocol + b": 33 scripts, 33 images, 33 sheets" in page
         assert {entry["status"] for entry in proxy.log} <= {200, 404}  # a browser asks for an icon
         verdicts = {entry["cache"] for entry in proxy.log}
         assert {"hit", "miss"} <= verdicts

@@ -148,11 +148,12 @@ async def test_without_certificates_it_does_not_start() -> None:
             pass
 
 
-async def test_only_http_1_1_is_agreed_on_and_old_versions_are_turned_away(
+async def test_the_policy_says_what_is_spoken_and_old_versions_are_turned_away(
     policy: str, trust: ssl.SSLContext
 ) -> None:
     trust.set_alpn_protocols(["h2", "http/1.1"])
-    async with running(policy.replace('"1.2"', '"1.3"'), tls=True) as proxy:
+    narrow = policy.replace('"1.2"', '"1.3"\n  protocols: [http/1.1]')
+    async with running(narrow, tls=True) as proxy:
         port = tls_port(proxy)
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
         connection = writer.get_extra_info("ssl_object")
@@ -165,7 +166,8 @@ async def test_only_http_1_1_is_agreed_on_and_old_versions_are_turned_away(
             await asyncio.open_connection("127.0.0.1", port, ssl=trust)
         await proxy.reload(policy)
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
-        assert writer.get_extra_info("ssl_object").version() == "TLSv1.2"
+        connection = writer.get_extra_info("ssl_object")
+        assert (connection.version(), connection.selected_alpn_protocol()) == ("TLSv1.2", "h2")
         writer.close()
         await writer.wait_closed()
 
