@@ -57,6 +57,12 @@ _END_HEADERS = 0x4
 _FREE = frozenset((Kind.HEADERS, Kind.CONTINUATION, Kind.GOAWAY))
 
 
+def goaway(last_stream: int, code: int) -> bytes:
+    """The frame that ends a connection: the client may ask again for what came after the last."""
+    head = b"\0\0\x08" + bytes((Kind.GOAWAY,)) + bytes(5)
+    return head + last_stream.to_bytes(4) + code.to_bytes(4)
+
+
 class ConnectionFault(Exception):
     """What ends a connection at once (RFC 9113, section 5.4.1)."""
 

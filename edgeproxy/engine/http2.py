@@ -15,7 +15,6 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame
 
 from edgeproxy.engine.fields import Fields, Malformed, check_trailers, request_text
 from edgeproxy.engine.frames import (
@@ -25,6 +24,7 @@ from edgeproxy.engine.frames import (
     ConnectionFault,
     FrameReader,
     Kind,
+    goaway,
 )
 from edgeproxy.engine.front import FIRST_REQUEST_S, LINGER_S, Front, client_key
 from edgeproxy.engine.proxied import Ends
@@ -335,8 +335,7 @@ class Http2(asyncio.Protocol):
     def _say_goodbye(self, code: int) -> None:
         """By ourselves: after a GOAWAY of its own, `h2` lets no stream end."""
         self._flush()
-        frame = GoAwayFrame(0, last_stream_id=self._last_number, error_code=code)
-        self._transport.write(frame.serialize())
+        self._transport.write(goaway(self._last_number, code))
 
     def _end(self) -> None:
         """Close so that the client can read what was written."""

@@ -19,7 +19,7 @@ class Site:
         self.folder = folder
         self.authority = Authority.in_folder(folder, "authority")
         self.files = self.authority.sign(folder, "one", "one.example")
-        self.names = ServerNames([load_pair(*map(str, self.files))], "1.2")
+        self.names = ServerNames([load_pair(*map(str, self.files))], "1.2", ["http/1.1"])
         self.changes = 0
         self.renewals = Renewals(lambda: self.names, self._changed)
 
@@ -93,7 +93,7 @@ async def test_a_link_that_is_turned_is_noticed(site: Site) -> None:
 async def test_one_that_is_bad_keeps_no_other_from_its_renewal(site: Site) -> None:
     other = site.authority.sign(site.folder, "two", "two.example")
     pairs = (site.files, other)
-    site.names = ServerNames([load_pair(*map(str, pair)) for pair in pairs], "1.2")
+    site.names = ServerNames([load_pair(*map(str, pair)) for pair in pairs], "1.2", ["http/1.1"])
     site.files.certificate.write_text("hello")
     site.authority.sign(site.folder, "two", "new.example")
     await site.renewals.look()

@@ -74,7 +74,7 @@ def test_the_first_certificate_with_a_name_serves_it(tmp_path: Path, authority: 
 
 def test_a_renewed_one_takes_the_place_of_the_old(tmp_path: Path, authority: Authority) -> None:
     files = [authority.sign(tmp_path, stem, f"{stem}.example") for stem in ("one", "two")]
-    names = ServerNames([load_pair(*map(str, pair)) for pair in files], "1.3")
+    names = ServerNames([load_pair(*map(str, pair)) for pair in files], "1.3", ["http/1.1"])
     authority.sign(tmp_path, "one", "one.example", "new.example")
     renewed = load_pair(*map(str, files[0]))
     names.take(renewed)
