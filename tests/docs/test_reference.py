@@ -260,4 +260,6 @@ def spelled(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple) and len(value) == 1:
         return str(value[0])
+    if isinstance(value, tuple) and value:
+        return f"[{', '.join(map(str, value))}]"
     return str(value)
