@@ -75,6 +75,7 @@ class Http2(asyncio.Protocol):
         self._is_full = False  # the client does not read what is written
         self._is_leaving = False  # no more streams
         self._has_ended = False
+        self._eof = False  # the client writes no more
         self._unflushed = 0
         self._will_flush = False
         self._send_left = 0  # bytes, when the deadline was set
@@ -215,7 +216,7 @@ class Http2(asyncio.Protocol):
         for number, stream in list(self._streams.items()):
             if not stream.request_ended:
                 self._forget(number)
-        self._is_leaving = True
+        self._is_leaving = self._eof = True
         return bool(self._streams) and not self._has_ended
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -343,7 +344,8 @@ class Http2(asyncio.Protocol):
         self._lose_streams()
         self._head.clear()
         self._idle.clear()
-        if self._transport.is_closing():
+        if self._eof or self._transport.is_closing():
+            self._transport.close()
             return
         self._transport.write_eof()
         self._linger.set(LINGER_S)
@@ -370,6 +372,7 @@ class Http2(asyncio.Protocol):
         """The client does not read: then we do not, either."""
         self._is_full = True
         self._transport.pause_reading()
+        self._head.clear()
         self._watch_sending()
 
     def resume_writing(self) -> None:
