@@ -52,7 +52,10 @@ class App:
         write: Callable[[dict[str, Any]], None] | None = None,
         neighbours: Neighbours | None = None,
         counts: Counts | None = None,
+        *,
+        names_clients: bool = False,
     ) -> None:
+        """`write` takes entries of the access log; with `names_clients` they say who has asked."""
         self.fetch = fetch
         self.candidate: Candidate | None = None
         self.recorder: Recorder | None = None
@@ -63,6 +66,7 @@ class App:
         self.counts = counts or Counts()
         self.is_draining = False  # no request begins any more
         self.stalled_at_s = -math.inf  # when the event loop was last seen to stand still, monotonic
+        self.names_clients = names_clients
         self._write = write
         self._neighbours = neighbours
         self._plans = LivePlans()
@@ -268,7 +272,8 @@ class App:
         try:
             await each(live.plan, live.plan.phases.finish, exchange)
             if self._write is not None:
-                self._write(access_log.entry(exchange, live.plan.logged_facts))
+                facts, named = live.plan.logged_facts, self.names_clients
+                self._write(access_log.entry(exchange, facts, names_client=named))
         finally:
             self._plans.end(exchange)
         if self.candidate is not None:

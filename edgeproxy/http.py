@@ -445,6 +445,7 @@ class Exchange:
     id: str = field(default_factory=new_id)
     at_s: float = field(default_factory=time.time)  # when it came; rehearsals may say another time
     started_s: float = field(default_factory=time.monotonic)
+    protocol: str = "HTTP/1.1"  # that the client speaks
     policy: str = ""  # the version of the policy that decides
     route: str | None = None  # the name of the route that matched
     captures: tuple[str, ...] = ()  # what the wildcards of its path stand for, in order

@@ -1,23 +1,32 @@
-"""The access log: one line a request, readable on a terminal, JSON otherwise.
+"""What edgeproxy says: the access log, one line a request, and its own messages.
 
-It holds no query, no cookie and no header value, so that no secret of a visitor gets into it.
+The access log holds no query, no cookie and no value of a field, so that no secret of a visitor
+gets into it; the formats of other servers name the client besides.
 """
 
 from __future__ import annotations
 
-import json
+import fcntl
+import io
 import logging
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TextIO
 
 from edgeproxy.http import Exchange, Fact, new_id
+from edgeproxy.log_formats import Format, as_json, combined, common, readable
 
-_COLOURS = {2: "32", 3: "36", 4: "33", 5: "31"}
+STYLES = ("auto", "text", "json", "common", "combined", "off")
+_NAME_CLIENTS = ("common", "combined")
 
 
-def entry(exchange: Exchange, facts: tuple[Fact[Any], ...]) -> dict[str, Any]:
+def entry(
+    exchange: Exchange, facts: tuple[Fact[Any], ...], *, names_client: bool = False
+) -> dict[str, Any]:
     """What is logged of one exchange. Duration in milliseconds."""
     response = exchange.response
     line: dict[str, Any] = {
@@ -41,7 +50,19 @@ def entry(exchange: Exchange, facts: tuple[Fact[Any], ...]) -> dict[str, Any]:
             line[fact.log] = f"{line[fact.log]},{value}" if fact.log in line else value
     if exchange.error:
         line["error"] = exchange.error
-    return line
+    return {**line, **client(exchange)} if names_client else line
+
+
+def client(exchange: Exchange) -> dict[str, Any]:
+    """Who has asked, as far as the formats of other servers say it."""
+    headers = exchange.request.headers
+    referer = headers.get("referer") or ""
+    return {
+        "client": str(exchange.client),
+        "protocol": exchange.protocol,
+        "referer": referer.partition("?")[0].partition("#")[0],
+        "user_agent": headers.get("user-agent") or "",
+    }
 
 
 def repeated(line: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,46 +75,84 @@ def repeated(line: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any
 
 
 class AccessLog:
-    """Writes entries to `stream`, as `text` for people or as `json`."""
+    """Writes entries to `stream` in one of the STYLES; other processes may write there, too, if it
+    `is_shared`. `names_client` tells whether its entries have to."""
 
-    def __init__(self, stream: TextIO, style: str = "auto") -> None:
+    def __init__(self, stream: TextIO, style: str = "auto", *, is_shared: bool = False) -> None:
         self._stream = stream
-        self._json = style == "json" or (style == "auto" and not stream.isatty())
-        self._colour = not self._json and stream.isatty()
+        if style == "auto":
+            style = "text" if stream.isatty() else "json"
+        self.names_client = style in _NAME_CLIENTS
+        formats: dict[str, Format] = {
+            "text": partial(readable, is_coloured=stream.isatty()),
+            "json": as_json,
+            "common": common,
+            "combined": combined,
+        }
+        self._format = formats[style]
+        self._write = _write_alone if is_shared else _write
 
-    def write(self, line: dict[str, Any]) -> None:
-        text = json.dumps(line, ensure_ascii=True) if self._json else self._readable(line)
+    def write(self, line: Mapping[str, Any]) -> None:
         try:
-            self._stream.write(text + "\n")
-            self._stream.flush()
+            self._write(self._stream, self._format(line) + "\n")
         except (OSError, ValueError):
             logging.getLogger("edgeproxy").debug("the access log cannot be written")
 
-    def _readable(self, line: dict[str, Any]) -> str:
-        status = str(line["status"])
-        if self._colour:
-            status = f"\033[{_COLOURS.get(line['status'] // 100, '0')}m{status}\033[0m"
-        extra = " ".join(
-            f"{name}={printable(line[name])}"
-            for name in ("route", "country", "variant", "origin", "error")
-            if line.get(name)
-        )
-        return (
-            f"{line['time'][11:19]} {status} {line['method']:<4} "
-            f"{printable(line['host'])}{printable(line['path'])} "
-            f"{line['bytes']} B {line['duration_ms']:.1f} ms {line['cache']} {extra} "
-            f"{line['request_id']}"
-        )
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write all of `text` now. An unbuffered stream (PYTHONUNBUFFERED) would drop what a signal has
+    kept a pipe from taking."""
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:
+        stream.write(text)
+        return
+    stream.flush()
+    left = memoryview(text.encode(errors="backslashreplace"))
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
-def printable(value: Any) -> str:
-    """The text of `value` without what could steer a terminal: it is from clients and origins."""
-    return "".join(char if char.isprintable() else "?" for char in str(value))
+def _write_alone(stream: TextIO, text: str) -> None:
+    with _alone(stream):
+        _write(stream, text)
+
+
+@contextmanager
+def _alone(stream: TextIO) -> Iterator[None]:
+    """Keep other processes that do the same from writing to where `stream` leads.
+
+    The kernel keeps no more than 4 KiB together in a pipe (PIPE_BUF), so short lines have to wait
+    for long ones as well. The lock is on the pipe or file itself, whoever has opened it; the system
+    lets go of it when a process dies. What cannot be locked is written as it comes.
+    """
+    is_locked = _set_lock(stream, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if is_locked:
+            _set_lock(stream, fcntl.LOCK_UN)
+
+
+def _set_lock(stream: TextIO, how: int) -> bool:
+    try:
+        fcntl.lockf(stream.fileno(), how)
+    except (OSError, ValueError):  # it leads to no file, or is closed
+        return False
+    return True
+
+
+class _Messages(logging.StreamHandler[TextIO]):
+    """One message after the other, also from several processes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with _alone(self.stream):
+            super().emit(record)
 
 
 def set_up(level: str = "INFO", stream: TextIO | None = None, *, who: str = "") -> None:
     """Send the program's own messages to `stream` (standard error if None), as from `who`."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Messages(stream or sys.stderr)
     handler.setFormatter(
         logging.Formatter(f"%(asctime)s %(levelname)-7s {who}%(message)s", "%H:%M:%S")
     )

@@ -64,9 +64,9 @@ def _add_serving(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--access-log",
-        choices=("auto", "text", "json", "off"),
+        choices=log.STYLES,
         default="auto",
-        help="auto: text on a terminal, JSON otherwise",
+        help="auto: text on a terminal, JSON otherwise; common and combined: as Apache writes",
     )
     run.add_argument("--watch", action="store_true", help="reload when a policy file changes")
     run.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")

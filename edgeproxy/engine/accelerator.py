@@ -155,6 +155,7 @@ class Accelerator:
             head.target.decode("ascii"),
             Headers([(b"Host", head.authority), *head.fields]),
         )
+        exchange.protocol = head.protocol
         if not tail or not recall.is_able or self._is_alone(head, exchange):
             return Begun(self._app, exchange)
         visitor = recall.meet(who, tail, exchange)
@@ -190,5 +191,11 @@ class Accelerator:
     def recalling(self) -> Recall:
         """The memory for the plan in force, an empty one after a reload."""
         if self._recall is None or self._recall.plan is not self._app.plan:
-            self._recall = Recall(self._app.plan, self._app.is_logging, self._app.counts.tally)
+            app = self._app
+            self._recall = Recall(
+                app.plan,
+                app.counts.tally,
+                wants_log=app.is_logging,
+                names_clients=app.names_clients,
+            )
         return self._recall

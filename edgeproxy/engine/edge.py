@@ -46,14 +46,16 @@ class Edge:
         neighbours: Neighbours | None = None,
         record: RecordConfig | None = None,
     ) -> None:
-        """`record` holds whatever policies say of it."""
+        """`record` holds whatever policies say of it; `neighbours` write into the same log."""
+        names_clients = False
         if write is None and access_log != "off":
-            write = AccessLog(sys.stdout, access_log).write
+            written = AccessLog(sys.stdout, access_log, is_shared=neighbours is not None)
+            write, names_clients = written.write, written.names_client
         self.urls: list[str] = []
         self._listen = listen
         counts = Counts()
         self._upstream = Upstream(counts)
-        self.app = App(self._upstream.fetch, write, neighbours, counts)
+        self.app = App(self._upstream.fetch, write, neighbours, counts, names_clients=names_clients)
         self.accelerator = Accelerator(self.app)
         self.watchdog = Watchdog(self.app)
         self._record = record

@@ -632,6 +632,8 @@ class _Connection(asyncio.Protocol):
                 core.pause_reading()
             core.receive(self)
         self._core.put("begun", self._begun)
+        if self._head is not None:
+            self._core.put("protocol", self._head.protocol)
         self._core.write(data)
 
     def _answer_options(self, head: RequestHead) -> None:

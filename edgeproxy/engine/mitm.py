@@ -221,6 +221,7 @@ class Journeys:
             Headers(flow.request.headers.fields),
             body,
         )
+        exchange.protocol = (client and client.take("protocol")) or exchange.protocol
         interim = exchange.request.on_interim = _Interim(exchange, reader)
         plan = self._app.plan_for(exchange)
         try:

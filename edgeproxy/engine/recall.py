@@ -149,7 +149,12 @@ class Recall:
     """The memory of answers under one plan: `bytes` of them, `max_bytes` at the most."""
 
     def __init__(
-        self, plan: Plan, wants_log: bool, tally: Callable[[Exchange], RequestTally]
+        self,
+        plan: Plan,
+        tally: Callable[[Exchange], RequestTally],
+        *,
+        wants_log: bool,
+        names_clients: bool,
     ) -> None:
         self.plan = plan
         self._tally = tally
@@ -164,6 +169,7 @@ class Recall:
         self._facts: tuple[str, ...] = ()
         self._asks_client = False
         self._wants_log = wants_log
+        self._names_clients = names_clients
         self.is_able = _is_repeatable(plan)
         self.is_counting = plan.limits.request_rate > 0
         levels, self._purges = plan.cache.levels, plan.cache.purges
@@ -229,16 +235,17 @@ class Recall:
                 *map(cookies.get, self._cookies),
                 *map(facts.named, self._facts),
             )
-            logged = self._logged(facts) if self._wants_log else _NOTHING
+            logged = self._logged(exchange, facts) if self._wants_log else _NOTHING
             audience = None if request.is_targeted else self._audience(traits)
             return Visitor(audience, logged, client_number(exchange.client))
         except Exception:  # a fact that cannot be had or compared: the journey will tell
             return _NOBODY
 
-    def _logged(self, facts: Facts) -> dict[str, Any]:
+    def _logged(self, exchange: Exchange, facts: Facts) -> dict[str, Any]:
         """What the log says of the visitor, whatever the answer."""
         found = ((fact.log, facts.get(fact)) for fact in self.plan.logged_facts)
-        return {name: value for name, value in found if name is not None and value is not None}
+        known = {name: value for name, value in found if name is not None and value is not None}
+        return {**known, **access_log.client(exchange)} if self._names_clients else known
 
     def _audience(self, traits: tuple[Any, ...]) -> Audience:
         audience = self._audiences.get(traits)
@@ -284,7 +291,8 @@ class Recall:
         tally = self._tally(exchange)
         audience[line] = answer = Remembered(hit, self._keeps, pattern, body, tally)
         if self._wants_log:
-            entry = access_log.entry(exchange, self.plan.logged_facts)
+            facts, named = self.plan.logged_facts, self._names_clients
+            entry = access_log.entry(exchange, facts, names_client=named)
             answer.log = {name: entry[name] for name in entry if name not in logged}
         self._count(head, body)
 

@@ -16,7 +16,7 @@ from edgeproxy.explain.explanation import (
     TriedRoute,
     Upstream,
 )
-from edgeproxy.log import printable
+from edgeproxy.log_formats import printable
 
 MANY_ROUTES = 20  # beyond it those for other hosts and paths are only counted
 MAX_VALUE = 300  # characters of one value

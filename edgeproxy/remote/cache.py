@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from edgeproxy import simulate
-from edgeproxy.log import printable
+from edgeproxy.log_formats import printable
 from edgeproxy.remote.asking import Unanswered, add_access, ask, span, told
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeproxy.log import printable
+from edgeproxy.log_formats import printable
 from edgeproxy.policy.files import sources
 from edgeproxy.policytest.cases import find_files
 from edgeproxy.remote.asking import Unanswered, add_access, ask, told

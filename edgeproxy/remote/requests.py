@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from edgeproxy.explain import Explanation, has_colours, tell
-from edgeproxy.log import printable
+from edgeproxy.log_formats import printable
 from edgeproxy.remote.asking import add_access, ask, told
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproxy.differences import KINDS
-from edgeproxy.log import printable
+from edgeproxy.log_formats import printable
 from edgeproxy.replay.comparison import Comparison, Example
 from edgeproxy.traffic import Seen
 

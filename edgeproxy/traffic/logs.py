@@ -15,9 +15,11 @@ MAX_LINE = 64 * 1024  # characters; a longer line is no line of a log
 
 _COMMON = re.compile(
     r'(\S+) \S+ .*?\[([^\]]+)\] "([A-Z]+) (\S+)(?: HTTP/[\d.]+)?" (\d{3}) (\d+|-)'
-    r'(?: "([^"]*)" "([^"]*)")?(?:\s|$)'
+    r'(?: "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)")?(?:\s|$)'
 )
 """The common log format; the combined one has Referer and User-Agent behind it."""
+
+_ESCAPED = re.compile(r'\\(["\\])')
 
 
 def parse_line(line: str, host: str = "") -> Visit:
@@ -56,7 +58,8 @@ def _from_common(line: str, host: str) -> Visit:
         host, slash, rest = rest.partition("/")
         target = slash + rest or "/"
     headers = Headers()
-    for name, value in (("referer", referer), ("user-agent", agent)):
+    for name, escaped in (("referer", referer), ("user-agent", agent)):
+        value = _ESCAPED.sub(r"\1", escaped or "")
         if value and value != "-" and is_field(name, value):
             headers.add(name, value)
     return visit(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from edgeproxy.pages import Fault, Pages
 from edgeproxy.testing import running
+from tests.journeys.crew import RUN
 
 POLICY = """\
 version: 1
@@ -137,3 +142,81 @@ async def test_what_a_client_writes_cannot_forge_a_line(make_site: Any, ask: Any
             await proxy.get("/%E2%80%AE%22")
         for line in proxy.log:
             assert all(" " <= char <= "~" for char in line["path"])
+
+
+# ------------------------------------------------------------------------ as other servers write
+
+CLIENT = "193.51.208.13"
+
+
+async def test_combined_names_the_client_whichever_way_an_answer_took(
+    make_site: Any, edgeproxy_run: Any, ask: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    async with Pages(make_site(index="home")) as site:
+        proxy = await edgeproxy_run(
+            file, "--origin", f"site={site.url}", "--origin", f"app={site.url}",
+            "--access-log", "combined", "--workers", "1",
+        )  # fmt: skip
+        head = (
+            f'Host: www.example.org\r\nX-Forwarded-For: {CLIENT}\r\nUser-Agent: a "b"\r\n'
+            f"Referer: https://x.example/from?token={CANARIES[0]}#{CANARIES[1]}\r\n"
+            f"Cookie: session={CANARIES[2]}\r\n"
+        )
+        for _ in range(6):  # the last of them is given again as it was
+            await ask(proxy.port, f"GET / HTTP/1.1\r\n{head}\r\nGET / HTTP/1.0\r\n\r\n".encode())
+        upload = f"POST /app/x?token={CANARIES[3]} HTTP/1.0\r\n{head}Content-Length: 1\r\n\r\nx"
+        await ask(proxy.port, upload.encode())
+        last = await proxy.said(lambda line: "POST /app/x" in line)
+    agent = r'"https://x.example/from" "a \"b\""'
+    assert re.fullmatch(
+        rf'{CLIENT} - - \[[^]]+\] "POST /app/x HTTP/1\.0" \d{{3}} \d+ {re.escape(agent)}\n', last
+    )
+    lines = [line for line in proxy.out if '"GET / HTTP/1.1"' in line]
+    assert len(lines) == 6
+    for line in lines:
+        assert line.startswith(f"{CLIENT} - - [")
+        assert line.endswith(f"{agent}\n")
+    assert len({re.sub(r"\[.*?\]", "", line) for line in lines}) == 1, "miss or hit, they say so"
+    assert sum('"GET / HTTP/1.0"' in line for line in proxy.out) == 6
+    assert not [canary for canary in CANARIES if canary in "".join(proxy.out)]
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes of this size are of Linux")
+async def test_long_lines_of_several_workers_stay_whole(make_site: Any, tmp_path: Path) -> None:
+    """A pipe keeps together what has up to 4 KiB; these lines have 8, and the pipe is small."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    process = await asyncio.create_subprocess_exec(
+        *RUN, file, "--workers", "2", "--access-log", "json", "--listen", "127.0.0.1:0",
+        stdout=writing, stderr=writing,
+    )  # fmt: skip
+    os.close(writing)
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
+    )
+    paths = {f"/gone{number}/{'x' * 7500}" for number in range(200)}
+    try:
+        while not (line := await reader.readline()).startswith(b"edgeproxy serves"):
+            assert line
+        url = line.split()[2].decode()
+        asking = asyncio.gather(*(_ask_from(url, list(paths)[at::16]) for at in range(16)))
+        found = {json.loads(await reader.readline())["path"] for _ in paths}
+        await asking
+    finally:
+        process.kill()
+        await process.wait()
+        transport.close()
+    assert found == paths
+
+
+async def _ask_from(url: str, paths: list[str]) -> None:
+    """One connection: the kernel says which worker has it."""
+    async with aiohttp.ClientSession() as client:
+        for path in paths:
+            async with client.get(f"{url.rstrip('/')}{path}") as reply:
+                await reply.read()
