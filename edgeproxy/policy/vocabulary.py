@@ -28,6 +28,7 @@ FIRST_PARTY_ORDER = (
     "geo",
     "content",
     "split",
+    "trace",
     "headers",
     "rewrite",
     "links",

@@ -165,7 +165,10 @@ async def test_combined_names_the_client_whichever_way_an_answer_took(
             f"Cookie: session={CANARIES[2]}\r\n"
         )
         for _ in range(6):  # the last of them is given again as it was
-            await ask(proxy.port, f"GET / HTTP/1.1\r\n{head}\r\nGET / HTTP/1.0\r\n\r\n".encode())
+            await ask(
+                proxy.port,
+                f"GET / HTTP/1.1\r\n{head}\r\nGET / HTTP/1.0\r\nHost: b\r\n\r\n".encode(),
+            )
         upload = f"POST /app/x?token={CANARIES[3]} HTTP/1.0\r\n{head}Content-Length: 1\r\n\r\nx"
         await ask(proxy.port, upload.encode())
         last = await proxy.said(lambda line: "POST /app/x" in line)
@@ -200,18 +203,25 @@ async def test_long_lines_of_several_workers_stay_whole(make_site: Any, tmp_path
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
     )
     paths = {f"/gone{number}/{'x' * 7500}" for number in range(200)}
-    try:
-        while not (line := await reader.readline()).startswith(b"edgeproxy serves"):
+    lines: list[bytes] = []
+
+    async def printed(beginning: bytes) -> bytes:
+        while not (line := await reader.readline()).startswith(beginning):
             assert line
-        url = line.split()[2].decode()
-        asking = asyncio.gather(*(_ask_from(url, list(paths)[at::16]) for at in range(16)))
-        found = {json.loads(await reader.readline())["path"] for _ in paths}
-        await asking
-    finally:
-        process.kill()
-        await process.wait()
-        transport.close()
+            lines.append(line)
+        return line
+
+    url = (await printed(b"edgeproxy serves")).split()[2].decode()
+    asking = asyncio.gather(*(_ask_from(url, list(paths)[at::16]) for at in range(16)))
+    found = {json.loads(await printed(b"{"))["path"] for _ in paths}
+    await asking
+    process.terminate()
+    async for line in reader:
+        lines.append(line)
+    assert await process.wait() == 0
+    transport.close()
     assert found == paths
+    assert all(re.match(rb"\d\d:\d\d:\d\d [A-Z]+ ", line) for line in lines), "and messages"
 
 
 async def _ask_from(url: str, paths: list[str]) -> None:
