@@ -1,0 +1,1 @@
+"""Carries the context of traces to origins, and begins traces (W3C Trace Context)."""
