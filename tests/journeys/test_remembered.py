@@ -103,6 +103,18 @@ async def test_visitors_alike_share_what_is_remembered(proxy: Proxy) -> None:
     assert remembered(proxy) == before + 1
 
 
+@pytest.mark.parametrize("limits", ["{}", "{request_rate: 1000, request_burst: 1000}"])
+async def test_so_do_visitors_at_other_addresses_of_a_country(origin: Pages, limits: str) -> None:
+    policy = f"{POLICY}limits: {limits}\n"
+    async with running(policy, origins={"site": origin.url}) as proxy:
+        await ask_until_remembered(proxy, cookie="ep_hero=bold")
+        before = remembered(proxy)
+        address = GERMAN.rpartition(".")[0] + ".2"
+        reply = await ask(proxy, cookie="ep_hero=bold", x_forwarded_for=address)
+        assert reply.headers["x-country"] == "DE"
+        assert remembered(proxy) == before + 1
+
+
 @pytest.mark.parametrize("how", ["purge", "invalidate"])
 async def test_a_purge_holds_at_once(proxy: Proxy, how: str) -> None:
     await ask_until_remembered(proxy)
