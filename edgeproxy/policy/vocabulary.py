@@ -29,6 +29,7 @@ FIRST_PARTY_ORDER = (
     "content",
     "split",
     "trace",
+    "otel",
     "headers",
     "rewrite",
     "links",

@@ -33,6 +33,7 @@ from edgeproxy.policy.model import (
 from edgeproxy.policytest.language import Condition, Expectations, PolicyTest
 from edgeproxy_headers.plugin import Edits
 from edgeproxy_links.plugin import RewriteLinks
+from edgeproxy_otel.plugin import Otel
 from edgeproxy_rewrite.plugin import ErrorPage, Redirect, Respond, Rewrite, SpaFallback
 from edgeproxy_split.plugin import Experiment, ExperimentFilter, VariantChange
 from edgeproxy_trace.plugin import Trace
@@ -212,6 +213,7 @@ def test_plugins_are_those_that_ship() -> None:
         ("plugins/rewrite.md", "## `error_page`", ErrorPage),
         ("plugins/split.md", "## The section `experiments`", Experiment),
         ("plugins/split.md", "## The filter `experiment`", ExperimentFilter),
+        ("plugins/otel.md", "# OpenTelemetry: traces and metrics by OTLP", Otel),
         ("plugins/trace.md", "# Trace: one request, followed through", Trace),
         ("test-policies.md", "## What is expected", Expectations),
         ("plugins/links.md", "# Links: keep visitors on the public name", RewriteLinks),

@@ -1,0 +1,1 @@
+"""Sends traces and metrics to an OpenTelemetry collector by OTLP."""
