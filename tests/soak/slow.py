@@ -55,11 +55,13 @@ class Mode:
     piece: bytes = b""
     every_s: float = 1.0
     takes: int = 65536
+    path: str = "/large"
 
 
 MODES = (
     Mode("slow heads", ("-H", "-i", "1"), GET, b"X-More: y\r\n"),
-    Mode("slow bodies", ("-B", "-i", "1", "-s", "4096", "-x", "10"), POST, b"more=y&"),
+    Mode("slow bodies", ("-B", "-i", "1", "-s", "4096", "-x", "10"), POST, b"more=y&",
+         path="/passed/form"),
     Mode("slow reading", ("-X", "-n", "1", "-z", "32", "-w", "512", "-y", "1024", "-k", "3"),
          GET + b"\r\n", every_s=1.0, takes=32),
     Mode("ranges", ("-R", "-a", "5", "-b", "500"),
@@ -117,16 +119,16 @@ async def visit(port: int, is_over: Callable[[], bool]) -> Seen:
 
 async def attack(port: int, mode: Mode, seconds: int, connections: int) -> None:
     """Be slow on so many connections for so long; each that is closed is opened again."""
+    until_s = time.monotonic() + seconds
     program = shutil.which("slowhttptest")
-    if program is not None:
-        url = f"http://127.0.0.1:{port}/large"
-        if mode.words[0] == "-B":
-            url = f"http://127.0.0.1:{port}/passed/form"
+    while program is not None and (left_s := int(until_s - time.monotonic())) > 0:
         process = await asyncio.create_subprocess_exec(
-            program, *mode.words, "-c", str(connections), "-r", "500", "-l", str(seconds), "-u",
-            url, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            program, *mode.words, "-c", str(connections), "-r", "500", "-l", str(left_s),
+            "-u", f"http://127.0.0.1:{port}{mode.path}",
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         await process.wait()
+    if program is not None:
         return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
