@@ -9,7 +9,10 @@ from edgeproxy.admin import asked
 from edgeproxy.admin.messages import Refusal
 from edgeproxy.app import App
 from edgeproxy.caching import contents
+from edgeproxy.traffic.redaction import Redaction
 from edgeproxy.why import why
+
+_REDACTION = Redaction()  # who lists what is stored need not learn tokens that stand in URLs
 
 
 class CacheOperations:
@@ -23,7 +26,8 @@ class CacheOperations:
         return _marked(await self._app.invalidate(what.selection()))
 
     async def cache_objects(self, what: asked.Listing) -> dict[str, Any]:
-        return {"objects": await contents.objects(self._app.plan.cache, what.prefix, what.limit)}
+        found = await contents.objects(self._app.plan.cache, what.prefix, what.limit)
+        return {"objects": [{**one, "url": _REDACTION.url(one["url"])} for one in found]}
 
     async def cache_object(self, what: asked.Stored) -> dict[str, Any]:
         try:

@@ -1,5 +1,5 @@
-"""Row 36: what is confidential in a request or an answer is in no log, on no error page and in no
-explanation."""
+"""Row 36: what is confidential in a request, an answer or the policy is in no log, on no error
+page, in no explanation or recording, and in nothing that the admin listener says."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import gzip
 import io
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from edgeproxy.admin.routes import ROUTES
 from edgeproxy.api import Config, Exchange, Secret, hookimpl
 from edgeproxy.api import Plugin as BasePlugin
 from edgeproxy.log import AccessLog
@@ -47,6 +50,8 @@ version: 1
 plugins: [keyed]
 keyed: {token: "${env:EDGEPROXY_TEST_TOKEN}"}
 explain: {key: "${env:EDGEPROXY_TEST_TOKEN}", sample: 1, keep: 1000}
+admin: {listen: "127.0.0.1:0", token: "${env:EDGEPROXY_TEST_TOKEN}"}
+record: {path: RECORDING}
 origins:
   site:
     url: http://127.0.0.1:1/
@@ -138,9 +143,31 @@ ORIGINS: dict[str, Act] = {
 }  # fmt: skip
 
 
+async def _said_by_admin(address: str, ids: list[str]) -> dict[str, str]:
+    """All that can be looked at, by path."""
+    said: dict[str, str] = {}
+    headers = {"Authorization": f"Bearer {CANARIES['policy']}"}
+    async with aiohttp.ClientSession(f"http://{address}", headers=headers) as session:
+        for route in ROUTES:
+            if route.method != "GET":
+                continue
+            is_of_url = route.path in ("/cache/object", "/cache/why")
+            query = {"url": "http://site.example/kept"} if is_of_url else {}
+            for path in {route.path.replace("{id}", id) for id in ids}:
+                async with session.get(path, params=query) as answer:
+                    assert is_of_url or answer.status == 200, path
+                    said[f"admin {path}"] = await answer.text()
+    assert len(said) >= len(ids) + 10
+    return said
+
+
 @pytest.mark.parametrize("how", ORIGINS)
 async def test_no_canary_is_logged_or_shown_on_an_error_page(
-    how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    how: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("EDGEPROXY_TEST_TOKEN", CANARIES["policy"])
     caplog.set_level(logging.DEBUG, "edgeproxy")
@@ -151,7 +178,11 @@ async def test_no_canary_is_logged_or_shown_on_an_error_page(
     shown = b""
     async with (
         Origin(ORIGINS["cacheable"]) as origin,
-        running(POLICY, origins={"site": origin.url}, registry=registry) as proxy,
+        running(
+            POLICY.replace("RECORDING", str(tmp_path / "recording")),
+            origins={"site": origin.url},
+            registry=registry,
+        ) as proxy,
     ):
         for raw in _requests()[1:2]:
             await send(proxy.port, raw)
@@ -170,6 +201,7 @@ async def test_no_canary_is_logged_or_shown_on_an_error_page(
         explained = proxy.server.app.explained
         ids = [one["id"] for one in explained.summaries()]
         assert len(ids) >= 8
+        admin = await _said_by_admin(proxy.server.admin.address, ids)
     out, err = capfd.readouterr()
     places = {
         "the access log": "".join(stream.getvalue() for stream in written),
@@ -181,6 +213,8 @@ async def test_no_canary_is_logged_or_shown_on_an_error_page(
         "an answer": shown.decode("latin-1"),
         "the list of requests": json.dumps(explained.summaries()),
         "an explanation": json.dumps([explained.find(id) for id in ids]),
+        "the recording": (tmp_path / "recording").read_bytes().decode("latin-1"),
+        **admin,
     }
     found = [
         f"{name} in {place}"
