@@ -69,6 +69,12 @@ def _add_serving(run: argparse.ArgumentParser) -> None:
         help="auto: text on a terminal, JSON otherwise; common and combined: as Apache writes",
     )
     run.add_argument("--watch", action="store_true", help="reload when a policy file changes")
+    run.add_argument(
+        "--replace",
+        type=Path,
+        metavar="SOCKET",
+        help="take the place of the process that has this Unix socket, and have it from then on",
+    )
     run.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO")
 
 
@@ -84,6 +90,7 @@ def main(options: argparse.Namespace) -> int:
 
     from edgeproxy.engine.listening import listen_addresses
     from edgeproxy.engine.process import NotStarted, run
+    from edgeproxy.engine.replacing import Place
     from edgeproxy.engine.systemd import Notify, passed_sockets
     from edgeproxy.rollout.watch import Watch
 
@@ -102,7 +109,10 @@ def main(options: argparse.Namespace) -> int:
         listen = listen_addresses(plain, options.listen_tls, passed_sockets())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             watch = Watch(options.policy) if options.watch and options.policy else None
-            runner.run(run(_serving(options, listen, record), Notify(), watch))
+            place = Place(options.replace) if options.replace else None
+            if place is not None:
+                listen = runner.run(place.take(listen))
+            runner.run(run(_serving(options, listen, record), Notify(), watch, place))
     except (BadAddress, NotStarted) as error:
         print(f"edgeproxy run: {error}", file=sys.stderr)
         return 2 if isinstance(error, BadAddress) else 1

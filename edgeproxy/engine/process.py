@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from edgeproxy import memory
+from edgeproxy.engine.replacing import Place
 from edgeproxy.engine.systemd import Notify
 from edgeproxy.rollout.watch import Watch
 
 
 class NotStarted(Exception):
     """What is run did not begin to serve, and no policy is to blame."""
+
+
+Step = Callable[[], Awaitable[None]]
 
 
 class Serving(Protocol):
@@ -26,16 +30,24 @@ class Serving(Protocol):
         """That of the policy in force."""
         ...
 
-    async def start(self) -> None: ...
+    async def start(self, before_admin: Step | None = None) -> None:
+        """Serve, and then, after `before_admin`, listen for operators."""
+        ...
+
+    async def retire(self) -> None:
+        """Listen for operators no more: another process does."""
+        ...
 
     async def reload(self, by: str) -> None: ...
 
     async def stop(self) -> None: ...
 
 
-async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. SIGHUP reloads, and so does what `watch` sees. Raises what
-    `start` raises.
+async def run(
+    serving: Serving, notify: Notify, watch: Watch | None = None, place: Place | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until another process takes the `place`. SIGHUP reloads,
+    and so does what `watch` sees. Raises what `start` raises.
     """
     loop = asyncio.get_running_loop()
     loop.set_task_factory(eager_task)
@@ -43,9 +55,16 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, wishes.add, "SIGHUP")
-    await serving.start()
+    await serving.start(place.go if place is not None else None)
     memory.settle()
     tasks = [asyncio.ensure_future(_reload_on(serving, notify, wishes))]
+    if place is not None:
+
+        async def replaced() -> None:
+            await serving.retire()
+            stopped.set()
+
+        tasks.append(asyncio.ensure_future(place.offer(replaced)))
     if watch is not None:
         tasks.append(asyncio.ensure_future(watch.run(lambda: wishes.add("a changed file"))))
     urls = " and ".join(serving.urls)
@@ -58,6 +77,8 @@ async def run(serving: Serving, notify: Notify, watch: Watch | None = None) -> N
         task.cancel()
     await serving.stop()
     await asyncio.gather(*tasks, return_exceptions=True)
+    if place is not None:
+        place.leave()
 
 
 def eager_task[T](

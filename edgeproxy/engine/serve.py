@@ -18,7 +18,7 @@ from edgeproxy.admin import (
 )
 from edgeproxy.engine.edge import Edge, Write
 from edgeproxy.engine.listening import ListenAddress
-from edgeproxy.engine.process import eager_task
+from edgeproxy.engine.process import Step, eager_task
 from edgeproxy.errors import PolicyError
 from edgeproxy.policy.installed import Registry
 from edgeproxy.policy.model import RecordConfig
@@ -60,17 +60,22 @@ class Server:
         """That of the policy in force."""
         return self.app.plan.version
 
-    async def start(self) -> None:
+    async def start(self, before_admin: Step | None = None) -> None:
         """Load, open, listen. Raises PolicyError or BadAddress, with nothing left open."""
         asyncio.get_running_loop().set_task_factory(eager_task)
         try:
             await self.rollout.start()
             self._warn_of_certificates()
             await self.edge.open()
+            if before_admin is not None:
+                await before_admin()
             await self.admin.follow(self.app.plan.policy.core.admin)
         except BaseException:
             await self.stop()
             raise
+
+    async def retire(self) -> None:
+        await self.admin.stop()
 
     async def stop(self) -> None:
         """Stop accepting, let requests under way finish within the policy's time, close all.

@@ -19,6 +19,7 @@ from edgeproxy.admin import (
     answered_by,
 )
 from edgeproxy.engine.listening import ListenAddress
+from edgeproxy.engine.process import Step
 from edgeproxy.engine.workers.carrying import words_of_record
 from edgeproxy.engine.workers.counting import CrewCounts
 from edgeproxy.engine.workers.fleet import Fleet
@@ -63,7 +64,7 @@ class Supervisor:
         """That of the policy in force."""
         return self._fleet.plan.version
 
-    async def start(self) -> None:
+    async def start(self, before_admin: Step | None = None) -> None:
         """Have all workers serve. Raises what keeps one from it, with nothing left behind."""
         listen = [await self._reserve(address) for address in self._listen]
         how = {
@@ -85,6 +86,8 @@ class Supervisor:
         )
         try:
             await self._rollout.start()
+            if before_admin is not None:
+                await before_admin()
             await self._admin.follow(self._fleet.plan.policy.core.admin)
         except BaseException:
             await self.stop()
@@ -121,6 +124,9 @@ class Supervisor:
             await self._admin.follow(policy.core.admin)
         except BadAddress as error:
             log.error("the admin listener stays as it was: %s", error)
+
+    async def retire(self) -> None:
+        await self._admin.stop()
 
     async def stop(self) -> None:
         """Have the workers finish what is under way within the policy's time, and end. Until they
