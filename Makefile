@@ -22,7 +22,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format docs bench differential agreement bench-curves conformance curves soak soak-kill
 .PHONY: policy-size soak-reload soak-full soak-slow soak-open wheel sbom audit clean distclean requirements
-.PHONY: language-server
+.PHONY: language-server screenshots
 
 help: ## list these targets
 	@echo "edgeproxy: make TARGET"
@@ -83,6 +83,9 @@ $(SITE): $(shell find docs policies -type f ! -name '*.pyc' 2>/dev/null) $(wildc
 	@rm -rf build/demo-cache  # after a publish, nothing old is shown
 	@$(PY) -m sphinx -q -b dirhtml -d build/doctrees docs build/site
 	@touch $@
+
+screenshots: $(READY) ## make the pictures of the dashboard anew, with Chromium
+	@$(PY) -m tests.screenshots $(ARGS)
 
 bench: $(READY) ## measure beside nginx and others: docs/performance.md
 	@$(PY) -m tests.bench $(ARGS)

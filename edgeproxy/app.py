@@ -22,6 +22,7 @@ from edgeproxy.pipeline import each, handle, too_many_requests
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.policy import LoadedPlugin, Policy
 from edgeproxy.rates import RequestRates, client_number
+from edgeproxy.recent import Recent
 
 RECOVERY_S = 10.0  # after which a stall of the event loop is history
 
@@ -67,6 +68,7 @@ class App:
         self.is_draining = False  # no request begins any more
         self.stalled_at_s = -math.inf  # when the event loop was last seen to stand still, monotonic
         self.names_clients = names_clients
+        self.recent: Recent | None = None  # if there may be somebody who looks at it
         self._write = write
         self._neighbours = neighbours
         self._plans = LivePlans()
@@ -119,6 +121,7 @@ class App:
     def put_in_force(self, live: Live) -> None:
         former, self._in_force = self._in_force, live
         self.plan = live.plan
+        self.recent = (self.recent or Recent()) if live.plan.policy.core.admin else None
         live.plan.cache.upkeep.follow()
         if former is not None:
             self._plans.retire(former)
@@ -275,7 +278,10 @@ class App:
             await each(live.plan, live.plan.phases.finish, exchange)
             if self._write is not None:
                 facts, named = live.plan.logged_facts, self.names_clients
-                self._write(access_log.entry(exchange, facts, names_client=named))
+                entry = access_log.entry(exchange, facts, names_client=named)
+                self._write(entry)
+                if self.recent is not None:
+                    self.recent.add(entry)
         finally:
             self._plans.end(exchange)
         if self.candidate is not None:
@@ -290,6 +296,8 @@ class App:
         """Write an entry of the access log that an engine has made by itself."""
         if self._write is not None:
             self._write(entry)
+            if self.recent is not None:
+                self.recent.repeat(entry)
 
     async def close(self) -> None:
         await asyncio.gather(*self._telling, return_exceptions=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from pydantic import ConfigDict, with_config
 
+from edgeproxy import recent
 from edgeproxy.caching.contents import Checked
 from edgeproxy.health import Report, State
 
@@ -252,6 +253,10 @@ class ExplainedRequest(TypedDict):
 
 class ExplainedRequests(TypedDict):
     requests: list[ExplainedRequest]
+
+
+class Traffic(recent.Report):
+    is_logged: bool
 
 
 # ---------------------------------------------------------------- what goes wrong

@@ -183,6 +183,13 @@ class Request(Asked):
     """The id that stands in the log and in `Edge-Explain`."""
 
 
+class Explained(Asked):
+    url: Url
+    """The whole URL."""
+    fact: list[str] = []
+    """A fact that is taken as given, as `country=DE`; may be given several times."""
+
+
 class Scrape(Asked):
     headers = frozenset(("accept",))
     accept: str = ""

@@ -1,7 +1,7 @@
 """The admin listener: what operators and their tools may see and do, on an address of its own.
 
-It is no part of the public port and cannot be reached through it. Every request needs the token;
-nothing changes by GET; a browser on another site gets nowhere.
+It is no part of the public port and cannot be reached through it. Every request needs the token, or
+the session of a browser that has shown it; nothing changes by GET; another site gets nowhere.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import logging
 from aiohttp import web
 
 from edgeproxy.addresses import parse_address
+from edgeproxy.admin.dashboard import IS_KNOWN, PUBLIC, Dashboard
 from edgeproxy.admin.messages import Handler, Refusal, told_in_json
 from edgeproxy.admin.routes import MAX_POLICY_BYTES, Ask, handlers
 from edgeproxy.admin.runner import Runner
+from edgeproxy.admin.sessions import COOKIE, Sessions
 from edgeproxy.policy.model import AdminConfig
 from edgeproxy.unix_socket import make_room
 
@@ -30,13 +32,15 @@ class AdminListener:
         self.config = config
         self.address = ""  # `HOST:PORT`, or the path of a socket
         self._ask = ask
+        self._sessions = Sessions()
+        self._dashboard = Dashboard(ask, self._sessions, lambda: self.config.token.value)
         self._runner: Runner | None = None
 
     async def start(self) -> None:
         """Listen. OSError if that cannot be."""
         middlewares = [told_in_json, self._guarded]
         application = web.Application(middlewares=middlewares, client_max_size=MAX_POLICY_BYTES)
-        application.add_routes(handlers(self._ask))
+        application.add_routes([*handlers(self._ask), *self._dashboard.routes()])
         self._runner = Runner(application, access_log=None, shutdown_timeout=2)
         await self._runner.setup()
         try:
@@ -44,6 +48,7 @@ class AdminListener:
         except BaseException:
             await self.stop()
             raise
+        self._dashboard.start()
 
     async def _listen(self, runner: Runner) -> None:
         path = self.config.socket
@@ -59,6 +64,7 @@ class AdminListener:
         self.address = f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
 
     async def stop(self) -> None:
+        await self._dashboard.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -84,12 +90,10 @@ class AdminListener:
             site not in ("none", "same-origin")
         ):
             raise Refusal(403, "cross-origin", "no request of another site is answered here")
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
-        expected = self.config.token.value
-        given = token.strip().encode("utf-8", "surrogateescape")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given, expected.encode()):
+        request[IS_KNOWN] = self._is_known(request)
+        if not request[IS_KNOWN] and request.path not in PUBLIC:
             challenge = 'Bearer realm="edgeproxy admin"'
-            if scheme:
+            if "Authorization" in headers:
                 challenge += ', error="invalid_token"'
                 log.warning("admin: a request with a wrong token from %s", request.remote)
             raise Refusal(
@@ -100,6 +104,15 @@ class AdminListener:
             )
         if request.method not in ("GET", "HEAD") and request.content_type != "application/json":
             raise Refusal(415, "not-json", "send `Content-Type: application/json`")
+
+    def _is_known(self, request: web.Request) -> bool:
+        """Whether it shows the token; or, without one, a session that has begun with it."""
+        expected = self.config.token.value
+        if "Authorization" not in request.headers:
+            return self._sessions.is_good(request.cookies.get(COOKIE, ""), expected)
+        scheme, _, token = request.headers["Authorization"].partition(" ")
+        given = token.strip().encode("utf-8", "surrogateescape")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given, expected.encode())
 
     def _is_ours(self, hosts: list[str]) -> bool:
         """Whether the one Host names this listener: a name that an attacker's DNS points here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_origin
@@ -15,6 +16,8 @@ from edgeproxy.admin.asked import Asked
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES = 1024 * 1024
+
+log = logging.getLogger("edgeproxy")
 
 
 class Refusal(Exception):
@@ -60,6 +63,10 @@ async def told_in_json(request: web.Request, handler: Handler) -> web.StreamResp
         response.set_status(error.status)
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
+    except Exception:
+        log.exception("admin: %s %s", request.method, request.path)
+        response = answer({"error": {"code": "failed", "message": "it failed; the log says why"}})
+        response.set_status(500)
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

@@ -116,6 +116,12 @@ ROUTES = (
     Route("GET", "/requests/{id}", "request",
           "the whole explanation of one, by the id that stands in the log and in `Edge-Explain`",
           asked.Request, Explanation, {404: ("no-such-request",)}),
+    Route("GET", "/explain", "explain",
+          "what the policy makes of a request that nobody has sent; no origin is asked",
+          asked.Explained, Explanation),
+    Route("GET", "/traffic", "traffic",
+          "what the access log says of late: countries, variants, slow and failing pages, requests",
+          asked.Nothing, answers.Traffic),
     Route("GET", "/openapi.json", "openapi", "all of this as an OpenAPI 3.1 document",
           asked.Nothing, dict[str, Any]),
 )  # fmt: skip

@@ -92,7 +92,7 @@ async def ask(
 # ---------------------------------------------------------------- who gets in
 
 
-@pytest.mark.parametrize("path", [*CHANGES, *VIEWS, "/metrics", "/", "/nothing-here"])
+@pytest.mark.parametrize("path", [*CHANGES, *VIEWS, "/metrics", "/panels", "/nothing-here"])
 @pytest.mark.parametrize(
     "given",
     [

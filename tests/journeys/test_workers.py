@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGHUP
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -233,6 +234,23 @@ async def test_the_admin_listener_answers_for_all(site: Site) -> None:
     assert [(one["name"], one["state"]) for one in answer["origins"]] == [("site", "healthy")]
     for target in ("/version", "/plugins", "/experiments", "/policy", "/openapi.json"):
         assert (await admin(site.folder, target))[0] == 200
+
+
+async def test_the_dashboard_shows_what_all_have_served(site: Site) -> None:
+    async with visitors(site.proxy) as found:
+        groups = await by_worker(site.proxy, found)
+    assert len(groups) == 2
+    _, answer = await admin(site.folder, "/traffic")
+    assert {entry["request_id"][:8] for entry in answer["tail"]} == set(groups)
+    connector = aiohttp.UnixConnector(str(site.folder / "admin.sock"))
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with (
+        aiohttp.ClientSession(connector=connector, headers=headers) as client,
+        client.get("http://admin/") as page,
+    ):
+        assert page.status == 200
+        text = await page.text()
+    assert all(f"why-{entry['request_id']}" in text for entry in answer["tail"][:5])
 
 
 @pytest.mark.parametrize(

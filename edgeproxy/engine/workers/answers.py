@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from edgeproxy import recent
 from edgeproxy.shadow import MAX_EXAMPLES
 
 type Answers = Mapping[int, Mapping[str, Any]]
@@ -65,6 +66,11 @@ def requests(answers: Answers) -> dict[str, Any]:
     """What each has explained, the latest first."""
     found = (one for answer in answers.values() for one in answer["requests"])
     return {"requests": sorted(found, key=lambda one: str(one["at"]), reverse=True)}
+
+
+def traffic(answers: Answers) -> dict[str, Any]:
+    """What all have seen."""
+    return {**recent.merged(answers.values()), "is_logged": answers[min(answers)]["is_logged"]}
 
 
 def tried(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

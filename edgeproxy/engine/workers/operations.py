@@ -35,6 +35,7 @@ _MERGED: Mapping[str, Callable[[Answers], dict[str, Any]]] = {
     "cache_object": answers.objects,
     "requests": answers.requests,
     "request": _first,
+    "traffic": answers.traffic,
 }
 _BY_ONE = ("purge", "invalidate", "cache_verify")
 """Changes that one worker sees to for all: it tells the others, or all have the same."""

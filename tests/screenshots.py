@@ -1,0 +1,127 @@
+"""Make docs/images/dashboard-light.png and -dark.png: a real proxy, real visits, a real browser.
+
+Run by `make screenshots`. It takes two minutes, since the curves show what has happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from edgeproxy.pages import Pages
+from edgeproxy.testing import Proxy, running
+from tests.browser import chromium
+from tests.png import with_palette
+
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs" / "images"
+MAX_BYTES = 200_000
+TOKEN = "only-for-these-pictures"
+POLICY = """\
+version: 1
+admin: {listen: "127.0.0.1:0", token: "${env:EDGEPROXY_TOKEN}"}
+trusted_proxies: [127.0.0.1]
+explain: {sample: 0.05, keep: 100}
+origins:
+  pages: {url: "http://127.0.0.1:9/"}
+  next: {url: "http://127.0.0.1:9/"}
+experiments:
+  hero: {weights: {control: 50, bold: 50}}
+  nav: {weights: {top: 90, side: 10}}
+cache:
+  memory: {max_size: 2MiB}
+  disk: {path: cache, max_size: 64MiB}
+  rules: {html: {ttl: 8s, stale_while_revalidate: 4s}, assets: {ttl: 30d}}
+routes:
+  - {name: moved, match: {path: /old/**}, redirect: /guide/**}
+  - {name: assets, match: {path: /assets/**}, origin: pages, cache: assets}
+  - {name: german-home, match: {path: /, country: [AT, CH, DE]}, redirect: /de/}
+  - {name: preview, match: {path: /next/**}, origin: next, cache: html}
+  - {name: home, match: {path: /}, origin: pages, experiment: hero, cache: html}
+  - {name: site, origin: pages, experiment: nav, cache: html}
+"""
+PAGES = {
+    "/": 16, "/guide/": 10, "/guide/start/": 8, "/guide/policies/": 6, "/guide/caching/": 5,
+    "/de/": 4, "/reference/": 4, "/changelog/": 2, "/next/": 1, "/old/start/": 2, "/missing/": 1,
+}  # fmt: skip
+ASSETS = [f"/assets/{name}" for name in ("site.css", "site.js", "logo.svg", "font.woff2")]
+ADDRESSES = {
+    "194.25.0.60": 22, "8.8.8.8": 18, "81.2.69.142": 9, "133.242.0.3": 8, "200.160.2.3": 6,
+    "193.51.208.1": 7, "203.2.218.214": 4, "196.25.1.1": 3, "168.126.63.1": 3,
+}  # fmt: skip
+VISIT_S = 110.0
+
+
+def site(folder: Path, size: int = 12_000) -> Path:
+    for path in (*PAGES, *ASSETS):
+        if not path.startswith(("/old/", "/missing/")):
+            file = (
+                folder / path.lstrip("/") / "index.html"
+                if path.endswith("/")
+                else (folder / path.lstrip("/"))
+            )
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(os.urandom(random.Random(path).randrange(size)))
+    return folder
+
+
+async def visit(proxy: Proxy, chance: random.Random, until_s: float) -> None:
+    """Visitors come in waves; each asks for a page and for what belongs to it."""
+    while (left_s := until_s - time.monotonic()) > 0:
+        address = chance.choices([*ADDRESSES], [*ADDRESSES.values()])[0]
+        headers = {"X-Forwarded-For": address, "Host": "www.example.org"}
+        for path in (chance.choices([*PAGES], [*PAGES.values()])[0], *chance.sample(ASSETS, 2)):
+            await proxy.get(path, headers=headers)
+        await asyncio.sleep(chance.random() * (0.12 + 0.08 * math.sin(left_s / 9)))
+
+
+async def pictures(folder: Path) -> dict[str, bytes]:
+    """What the dashboard looks like once there have been visitors for a while, light and dark."""
+    async with Pages(site(folder / "site")) as pages:
+        origins = {"pages": pages.url, "next": "http://127.0.0.1:9/"}  # nobody is there
+        async with (
+            running([Path("site.yaml")], origins=origins) as proxy,
+            asyncio.TaskGroup() as tasks,
+        ):
+            until_s = time.monotonic() + VISIT_S
+            for number in range(4):
+                tasks.create_task(visit(proxy, random.Random(number), until_s))
+            looking = tasks.create_task(look(proxy, folder, until_s - 3))
+        return looking.result()
+
+
+async def look(proxy: Proxy, folder: Path, at_s: float) -> dict[str, bytes]:
+    async with chromium(folder / "profile") as page:
+        await page.size(1280, 800)
+        await page.open(f"http://{proxy.server.admin.address}/")
+        await page.type(TOKEN)
+        await page.press("Enter")
+        await page.until("document.querySelector('#state.healthy')")
+        await asyncio.sleep(at_s - time.monotonic())
+        await page.run("refresh()")
+        found = {}
+        for scheme in ("light", "dark"):
+            await page.scheme(scheme)
+            found[scheme] = await page.picture(whole=True)
+        return found
+
+
+def main() -> None:
+    os.environ["EDGEPROXY_TOKEN"] = TOKEN
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        Path("site.yaml").write_text(POLICY)
+        found = asyncio.run(pictures(Path(name)))
+    for scheme, whole in found.items():
+        picture = with_palette(whole)
+        assert len(picture) < MAX_BYTES, f"{len(picture)} bytes are too many"
+        (IMAGES / f"dashboard-{scheme}.png").write_bytes(picture)
+
+
+if __name__ == "__main__":
+    main()
