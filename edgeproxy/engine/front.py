@@ -132,6 +132,7 @@ class Front:
         self._listeners: list[Listener] = []
         self._open: set[Counted] = set()
         self._turned_away: set[Counted] = set()
+        self._lent = 0  # connections that a request on them is counted for
         self._per_client: Counter[str] = Counter()
         self._all_closed = asyncio.Event()
 
@@ -219,20 +220,36 @@ class Front:
 
         Its client may not be known yet.
         """
-        limits = self.settings().limits
-        if len(self._open) >= limits.connections:
-            reason = "too many connections"
-        elif client and self._per_client[client] >= limits.connections_per_client:
-            reason = "too many connections of one client"
-        else:
+        reason = self.lacks_room(client)
+        if reason is None:
             self._open.add(connection)
             if client:
                 self._per_client[client] += 1
             self.counts.connections_open = len(self._open)
             self.counts.connections_accepted += 1
-            return None
-        self._turned_away.add(connection)
+        else:
+            self._turned_away.add(connection)
         return reason
+
+    def lacks_room(self, client: str) -> str | None:
+        """Why `client` may have no other connection now; None if it may."""
+        limits = self.settings().limits
+        if len(self._open) - self._lent >= limits.connections:
+            return "too many connections"
+        if client and self._per_client[client] >= limits.connections_per_client:
+            return "too many connections of one client"
+        return None
+
+    def lend(self, client: str) -> None:
+        """Count a connection of `client` no more, until `take_back`: a request on it counts."""
+        self._lent += 1
+        if client:
+            self._per_client[client] -= 1
+
+    def take_back(self, client: str) -> None:
+        self._lent -= 1
+        if client:
+            self._per_client[client] += 1
 
     @property
     def may_linger(self) -> bool:

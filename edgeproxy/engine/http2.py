@@ -16,6 +16,7 @@ from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
+from edgeproxy.engine.deadline import Deadline
 from edgeproxy.engine.fields import Fields, Malformed, check_trailers, request_text
 from edgeproxy.engine.frames import (
     MAX_FRAME_BYTES,
@@ -29,6 +30,7 @@ from edgeproxy.engine.frames import (
 from edgeproxy.engine.front import FIRST_REQUEST_S, LINGER_S, Front, client_key
 from edgeproxy.engine.proxied import Ends
 from edgeproxy.engine.streams import Stream
+from edgeproxy.engine.turns import Turns
 
 MAX_STREAMS = 100  # at once on a connection; RFC 9113, section 6.5.2 wants no fewer
 STREAM_WINDOW = 65_535  # bytes of a body that the client may send ahead
@@ -52,6 +54,7 @@ class Http2(asyncio.Protocol):
 
     _transport: asyncio.Transport
     _frames: FrameReader
+    _turns: Turns
 
     def __init__(self, front: Front, ends: Ends | None) -> None:
         self._front = front
@@ -94,6 +97,7 @@ class Http2(asyncio.Protocol):
             peername, sockname = map(transport.get_extra_info, ("peername", "sockname"))
             self._ends = peername, sockname
         self._client = client_key(self._peername)
+        self._turns = Turns(self._front, self._ends, self._client)
         self._frames = FrameReader(self._limits.head_size, self._front.now())
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - STREAM_WINDOW)
@@ -161,7 +165,7 @@ class Http2(asyncio.Protocol):
         stream = self._streams[number] = Stream(self, number, request, ended)
         self._idle.clear()
         self._came_at_s = -FIRST_REQUEST_S
-        stream.begin(self._front.lane(self._ends))
+        self._turns.add(stream)
 
     def _take_data(self, event: events.DataReceived) -> None:
         number, size = event.stream_id, event.flow_controlled_length
@@ -208,6 +212,7 @@ class Http2(asyncio.Protocol):
         self._waiting.pop(number, None)
         stream = self._streams.pop(number, None)
         if stream is not None:
+            self._turns.remove(stream)
             stream.lost()
             self._leave_if_idle()
 
@@ -229,6 +234,7 @@ class Http2(asyncio.Protocol):
     def _lose_streams(self) -> None:
         streams, self._streams = self._streams, {}
         self._waiting.clear()
+        self._turns.end()
         for stream in streams.values():
             stream.lost()
 
@@ -288,6 +294,9 @@ class Http2(asyncio.Protocol):
         self._waiting.pop(stream.number, None)
         self._flush_soon(0)
         self._leave_if_idle()
+
+    def released(self) -> None:
+        self._turns.released()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._transport.get_extra_info(name, default)
@@ -404,42 +413,3 @@ _TAKES: dict[type, Callable[[Http2, Any], None]] = {
     events.WindowUpdated: Http2._take_window,
     events.RemoteSettingsChanged: Http2._take_settings,
 }
-
-
-class Deadline:
-    """Calls `then` when its time has come. Moving it costs next to nothing: the timer looks."""
-
-    def __init__(self, then: Callable[[], None]) -> None:
-        self.then = then
-        self._at_s: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def is_set(self) -> bool:
-        return self._at_s is not None
-
-    def set(self, within_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._at_s = loop.time() + within_s
-        if self._timer is None or self._timer.when() > self._at_s:
-            self.cancel()
-            self._timer = loop.call_at(self._at_s, self._look)
-
-    def clear(self) -> None:
-        self._at_s = None
-
-    def cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self) -> None:
-        self._timer = None
-        if self._at_s is None:
-            return
-        loop = asyncio.get_running_loop()
-        if self._at_s > loop.time():
-            self._timer = loop.call_at(self._at_s, self._look)
-        else:
-            self._at_s = None
-            self.then()

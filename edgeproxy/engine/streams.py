@@ -42,6 +42,9 @@ class Carrier(Protocol):
     def reset(self, stream: Stream) -> None:
         """There will be no answer, or no whole one. Say so, and forget the stream."""
 
+    def released(self) -> None:
+        """A stream that is over has let go of its lane: there may be room for another."""
+
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
 
 
@@ -51,9 +54,11 @@ class Stream(asyncio.Transport):
     def __init__(self, carrier: Carrier, number: int, request: RequestText, ended: bool) -> None:
         super().__init__()
         self.number = number
+        self.request = request
         self.request_ended = ended
         self._carrier = carrier
-        self._request = request
+        self._lane: asyncio.Protocol | None = None
+        self._is_in_lane = False  # which has been called, and has not returned
         self._left = request.length  # of the body
         self._untold = 0  # bytes received while the lane wanted none
         self._head = b""  # of the answer, while it is incomplete
@@ -70,8 +75,19 @@ class Stream(asyncio.Transport):
     def begin(self, lane: asyncio.Protocol) -> None:
         """Let `lane` have the request."""
         self._lane = lane
+        self._is_in_lane = True
         lane.connection_made(self)
-        lane.data_received(self._request.text)
+        self._give(self.request.text)
+
+    def _give(self, data: bytes) -> None:
+        """Let the lane read `data`; it may have ended the answer when it returns."""
+        if self._lane is None:
+            return
+        self._is_in_lane = True
+        self._lane.data_received(data)
+        self._is_in_lane = False
+        if self._is_over:
+            self._release()
 
     def receive(self, data: bytes, size: int, *, ended: bool) -> None:
         """Take a part of the body, for which the client has used up `size`. Raises Malformed."""
@@ -79,11 +95,11 @@ class Stream(asyncio.Transport):
             self._left -= len(data)
             if self._left < 0 or (ended and self._left):
                 raise Malformed("the body is not as long as content-length says")
-        elif self._request.is_chunked:
+        elif self.request.is_chunked:
             data = frame(data) + LAST_CHUNK if ended else frame(data)
         self.request_ended = ended
         if data:
-            self._lane.data_received(data)
+            self._give(data)
         if self._reading_is_paused and not self._is_over:
             self._untold += size
         elif size:
@@ -93,13 +109,14 @@ class Stream(asyncio.Transport):
         """The client wants no answer, or has gone."""
         self._is_over = True
         self._let_go()
-        self._lane.connection_lost(ConnectionResetError("the stream was reset"))
+        self._release(ConnectionResetError("the stream was reset"))
 
     def resume(self) -> None:
         """All that was unsent is sent."""
         if self._writing_is_paused and not self._unsent_bytes and not self._is_over:
             self._writing_is_paused = False
-            self._lane.resume_writing()
+            if self._lane is not None:
+                self._lane.resume_writing()
 
     # ------------------------------------------------- what is to be sent
 
@@ -129,7 +146,17 @@ class Stream(asyncio.Transport):
             self._is_over = True
             self._carrier.finish(self)
             self._let_go()
-            asyncio.get_running_loop().call_soon(self._lane.connection_lost, None)
+            self._release_soon()
+
+    def _release_soon(self) -> None:
+        if not self._is_in_lane:  # but perhaps called by it
+            asyncio.get_running_loop().call_soon(self._release)
+
+    def _release(self, error: Exception | None = None) -> None:
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            lane.connection_lost(error)
+            self._carrier.released()
 
     def _let_go(self) -> None:
         self._unsent.clear()
@@ -167,7 +194,7 @@ class Stream(asyncio.Transport):
             self._write_body(body, rest)
 
     def _body_of(self, answer: ResponseHead) -> Body:
-        if not answer.has_body(self._request.method):
+        if not answer.has_body(self.request.method):
             return FixedBody(0)
         return ChunkedBody(_UNBOUNDED) if answer.chunked else FixedBody(answer.length or 0)
 
@@ -185,7 +212,8 @@ class Stream(asyncio.Transport):
             self._carrier.send_body(self)
         if self._unsent_bytes and not self._writing_is_paused and not self._is_over:
             self._writing_is_paused = True  # the client takes no more: neither do we
-            self._lane.pause_writing()
+            if self._lane is not None:
+                self._lane.pause_writing()
 
     def can_write_eof(self) -> bool:
         return True
@@ -202,7 +230,7 @@ class Stream(asyncio.Transport):
             self._is_over = True
             self._carrier.reset(self)
             self._let_go()
-            asyncio.get_running_loop().call_soon(self._lane.connection_lost, None)
+            self._release_soon()
 
     def is_closing(self) -> bool:
         return self._is_over

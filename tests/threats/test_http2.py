@@ -342,6 +342,84 @@ async def test_a_flood_ends_its_connection_and_nobody_elses(what: str, tmp_path:
         assert len(origin.links) <= ALLOWANCE // RESET_COST + 2
 
 
+async def test_every_connection_may_have_a_request_under_way(tmp_path: Path) -> None:
+    released = asyncio.Event()
+
+    async def act(link: Link) -> None:
+        if await link.request():
+            if len(origin.links) == 2:
+                released.set()
+            await released.wait()
+            await link.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with (
+        Origin(act) as origin,
+        served(tmp_path, origin, "{connections_per_client: 2}") as proxy,
+        connected(proxy) as one,
+        connected(proxy) as other,
+    ):
+        for _ in range(2):  # all is counted as it was
+            asked = [(client, client.begin(get())) for client in (one, other) for _ in range(3)]
+            for client in (one, other):
+                await client.flush()
+            told = [await client.answer(number) for client, number in asked]
+            assert [answer.status for answer in told] == [200] * 6
+        assert (await send(proxy.port, b"")).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_however_a_connection_ends_it_is_counted_no_more(tmp_path: Path) -> None:
+    released = asyncio.Event()
+
+    async def act(link: Link) -> None:
+        await link.request()
+        await released.wait()
+
+    async with (
+        Origin(act) as origin,
+        served(tmp_path, origin, "{connections_per_client: 2}") as proxy,
+    ):
+        for ending in (b"\xff" * 9, b""):
+            async with connected(proxy) as client:
+                for _ in range(4):
+                    client.begin(get())
+                await client.flush()
+                client.h2.ping(b"12345678")
+                await client.flush()
+                while not client.pings:
+                    await client.hear()
+                if ending:
+                    await client.raw(ending)
+                    assert await client.end() == [Code.FRAME_SIZE_ERROR]
+            while (await send(proxy.port, b"")).startswith(b"HTTP/1.1 503 "):
+                pass
+        assert not proxy.server.app.counts.connections_open
+        async with connected(proxy), connected(proxy):
+            assert (await send(proxy.port, b"")).startswith(b"HTTP/1.1 503 ")
+        released.set()
+
+
+async def test_who_has_no_room_for_what_waits_is_told_so(tmp_path: Path) -> None:
+    released = asyncio.Event()
+
+    async def act(link: Link) -> None:
+        if await link.request():
+            await released.wait()
+            await link.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with (
+        Origin(act) as origin,
+        served(tmp_path, origin, "{connections_per_client: 2}") as proxy,
+        connected(proxy) as client,
+    ):
+        numbers = [client.begin(get(b"/", (b"x", b"y" * 20_000))) for _ in range(10)]
+        await client.flush()
+        refused = [await client.answer(number) for number in numbers[8:]]
+        assert [answer.status for answer in refused] == [503, 503]
+        released.set()
+        told = [await client.answer(number) for number in numbers[:8]]
+        assert [answer.status for answer in told] == [200] * 8
+
+
 async def test_many_crumbs_of_cookies_pass_and_too_many_are_told_so(tmp_path: Path) -> None:
     """1,000 requests with as many crumbs as browsers may send; then one with too many."""
     async with (
@@ -380,7 +458,7 @@ async def test_more_streams_than_we_say_end_the_connection(tmp_path: Path) -> No
         released.set()
 
 
-async def test_streams_count_as_connections(tmp_path: Path) -> None:
+async def test_requests_count_as_connections_and_wait_for_each_other(tmp_path: Path) -> None:
     released = asyncio.Event()
 
     async def act(link: Link) -> None:
@@ -390,17 +468,22 @@ async def test_streams_count_as_connections(tmp_path: Path) -> None:
 
     async with (
         Origin(act) as origin,
-        served(tmp_path, origin, "{connections_per_client: 4}") as proxy,
+        served(tmp_path, origin, "{connections_per_client: 3}") as proxy,
         connected(proxy) as client,
     ):
-        numbers = [client.begin(get(b"/%d" % number)) for number in range(5)]
+        numbers = [client.begin(get(b"/%d" % number)) for number in range(9)]
+        numbers.append(client.begin([*POST], ended=False))  # what has a body does not wait
+        large = client.begin(get(b"/large", (b"x", b"y" * 20_000)))
+        client.h2.reset_stream(client.begin(get(b"/nobody-waits-for-this")))
         await client.flush()
-        refused = [await client.answer(number) for number in numbers[3:]]
-        assert [answer.status for answer in refused] == [503, 503]
+        assert (await client.answer(numbers.pop())).status == 503
+        assert (await send(proxy.port, b"")).startswith(b"HTTP/1.1 503 ")
+        assert [link.asked for link in origin.links] == [1, 1, 1]
         released.set()
-        served_ = [await client.answer(number) for number in numbers[:3]]
-        assert [answer.status for answer in served_] == [200, 200, 200]
-        assert (await client.ask(get())).status == 200  # there is room again
+        numbers.append(large)
+        told = [await client.answer(number) for number in numbers]
+        assert [answer.status for answer in told] == [200] * 10
+        assert b"nobody" not in origin.received
 
 
 # ---------------------------------------------------------------------- rows 25: slow clients

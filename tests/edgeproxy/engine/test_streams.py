@@ -51,6 +51,9 @@ class Carrier:
     def reset(self, stream: Stream) -> None:
         self.end = "reset"
 
+    def released(self) -> None:
+        self.end += " and released"
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"socket": "a socket", "ssl_object": "TLS"}.get(name, default)
 
