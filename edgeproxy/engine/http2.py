@@ -78,7 +78,6 @@ class Http2(asyncio.Protocol):
         self._is_full = False  # the client does not read what is written
         self._is_leaving = False  # no more streams
         self._has_ended = False
-        self._eof = False  # the client writes no more
         self._unflushed = 0
         self._will_flush = False
         self._send_left = 0  # bytes, when the deadline was set
@@ -217,12 +216,8 @@ class Http2(asyncio.Protocol):
             self._leave_if_idle()
 
     def eof_received(self) -> bool:
-        """The client writes no more; True keeps the connection for the answers."""
-        for number, stream in list(self._streams.items()):
-            if not stream.request_ended:
-                self._forget(number)
-        self._is_leaving = self._eof = True
-        return bool(self._streams) and not self._has_ended
+        """The client has gone: without its windows and answers there is nothing to go on with."""
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._has_ended = True
@@ -353,8 +348,7 @@ class Http2(asyncio.Protocol):
         self._lose_streams()
         self._head.clear()
         self._idle.clear()
-        if self._eof or self._transport.is_closing():
-            self._transport.close()
+        if self._transport.is_closing():
             return
         self._transport.write_eof()
         self._linger.set(LINGER_S)
