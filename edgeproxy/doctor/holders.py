@@ -1,8 +1,10 @@
-"""Which program listens on a port, as far as Linux shows it to this user."""
+"""Which program listens on a port or a Unix socket, as far as Linux shows it to this user."""
 
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +35,15 @@ def holder(port: int) -> Holder | None:
     return None
 
 
+def holder_of(sock: socket.socket) -> Holder | None:
+    """Who listens at the other end of a Unix socket that has been connected."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    process: int = struct.unpack("3i", found)[0]
+    return _named(Path(f"/proc/{process}"))
+
+
 def listening(table: str, port: int) -> Iterator[str]:
     """The inodes of sockets that listen on `port`, from the text of /proc/net/tcp."""
     for line in table.splitlines()[1:]:
@@ -42,9 +53,11 @@ def listening(table: str, port: int) -> Iterator[str]:
 
 
 def is_edgeproxy(command: list[str]) -> bool:
-    """Whether a command line is that of edgeproxy, by name or as `python -m edgeproxy`."""
-    start = [Path(word).name for word in command[:4]]
-    return "edgeproxy" in start[:2] or start[1:3] == ["-m", "edgeproxy"]
+    """Whether a command line is that of edgeproxy: by name, or of a module, as workers have it."""
+    if "edgeproxy" in [Path(word).name for word in command[:2]]:
+        return True
+    _, option, module = " ".join(command[:4]).partition(" -m ")
+    return bool(option) and module.split(" ")[0].split(".")[0] == "edgeproxy"
 
 
 def _processes() -> Iterator[Path]:

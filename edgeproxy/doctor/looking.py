@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from edgeproxy.claims import DataFile, Folder, MemoryUse
-from edgeproxy.doctor.holders import holder
+from edgeproxy.doctor.holders import Holder, holder, holder_of
 from edgeproxy.doctor.view import Asked, FolderSeen, KeyFile, Memory, Port, View
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.probe import probe
@@ -206,10 +206,13 @@ def _port(host: str, port: int, use: str) -> Port:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             return replace(seen, trouble=error.strerror or str(error))
-        by = holder(port)
-        name, is_ours = (by.name, by.is_ours) if by is not None else ("", False)
-        return replace(seen, is_taken=True, holder=name, is_ours=is_ours)
+        return _taken(seen, holder(port))
     return seen
+
+
+def _taken(seen: Port, by: Holder | None) -> Port:
+    name, is_ours = (by.name, by.is_ours) if by is not None else ("", False)
+    return replace(seen, is_taken=True, holder=name, is_ours=is_ours)
 
 
 def _socket(path: Path, use: str) -> Port:
@@ -217,7 +220,8 @@ def _socket(path: Path, use: str) -> Port:
     seen = Port(f"unix:{path}", use)
     if path.is_socket():
         with socket.socket(socket.AF_UNIX) as sock:
-            return replace(seen, is_taken=sock.connect_ex(str(path)) == 0)
+            is_taken = sock.connect_ex(str(path)) == 0
+            return _taken(seen, holder_of(sock)) if is_taken else seen
     if path.exists():
         return replace(seen, trouble="it is a file that is no socket")
     if not os.access(path.parent, os.W_OK | os.X_OK):

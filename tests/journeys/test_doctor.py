@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -115,12 +116,16 @@ async def test_unix_sockets_can_be_made_unless_a_live_one_is_there(tmp_path: Pat
 
 async def test_a_running_edgeproxy_is_no_fault(edgeproxy_run: Any, tmp_path: Path) -> None:
     policy = tmp_path / "site.yaml"
-    policy.write_text("version: 1\nroutes: [{name: hi, respond: {body: hi}}]\n")
-    child = await edgeproxy_run(policy)
+    policy.write_text(
+        "version: 1\nroutes: [{name: hi, respond: {body: hi}}]\n"
+        f"admin: {{token: '${{env:TOKEN}}', listen: 'unix:{tmp_path}/admin.sock'}}\n"
+    )
+    child = await edgeproxy_run(policy, TOKEN=TOKEN)
     status, report = await doctor(policy, "--listen", f"127.0.0.1:{child.port}")
-    ((state, says),) = of(report, "port")
-    assert (status, state) == (0, "ok")
-    assert f"(process {child.process.pid}) serves there now" in says
+    assert status == 0
+    for state, says in of(report, "port"):
+        assert state == "ok"
+        assert re.fullmatch(r"edgeproxy \(process \d+\) serves there now", says)
 
 
 async def test_a_folder_that_others_can_write_is_named(make_site: Any, tmp_path: Path) -> None:

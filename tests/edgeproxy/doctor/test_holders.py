@@ -31,6 +31,8 @@ def test_only_sockets_that_listen_count() -> None:
         ("/opt/edge/bin/edgeproxy run site.yaml", True),
         ("/opt/edge/bin/python3 /opt/edge/bin/edgeproxy run", True),
         ("python3 -m edgeproxy run", True),
+        ("/opt/edge/bin/python3 -P -m edgeproxy.engine.workers.worker 7", True),
+        ("python3 -m http.server edgeproxy", False),
         ("nginx: master process /usr/sbin/nginx", False),
         ("vi edgeproxy.yaml", False),
         ("", False),
