@@ -145,6 +145,13 @@ def test_operations_are_those_of_the_table() -> None:
     assert list(documented) == list(expected)
 
 
+def test_figures_of_the_comparison_are_those_that_were_measured() -> None:
+    said = re.findall(r"([0-9][0-9,.]*)\s+(?:µs|times)", (DOCS / "comparison.md").read_text())
+    measured = (DOCS / "performance.md").read_text()
+    assert len(said) == 5
+    assert [figure for figure in said if figure not in measured] == []
+
+
 # ------------------------------------------------------------------- policy keys
 
 
