@@ -139,13 +139,22 @@ class Accelerator:
         return head.is_plain and (candidate is None or not candidate.share)
 
     def begin(
-        self, who: str, peer: str, scheme: str, head: RequestHead, line: bytes, tail: bytes
+        self,
+        who: str,
+        peer: str,
+        spoken: tuple[str, str],
+        head: RequestHead,
+        line: bytes,
+        tail: bytes,
     ) -> Begun | list[bytes]:
         """Begin the journey of a request without a body; or what is remembered for its likes.
+
+        Its client is at `peer`, and has `spoken` this scheme and this protocol.
 
         Without a `tail`, of HTTP/1.0 for example, it is like no other.
         """
         recall = self.recalling()
+        scheme, protocol = spoken
         exchange = arrived(
             recall.plan,
             peer,
@@ -155,7 +164,7 @@ class Accelerator:
             head.target.decode("ascii"),
             Headers([(b"Host", head.authority), *head.fields]),
         )
-        exchange.protocol = head.protocol
+        exchange.protocol = protocol
         if not tail or not recall.is_able or self._is_alone(head, exchange):
             return Begun(self._app, exchange)
         visitor = recall.meet(who, tail, exchange)

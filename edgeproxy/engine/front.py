@@ -74,6 +74,7 @@ class Peer:
     peername: Any
     sockname: Any
     scheme: str = "http"  # what the client spoke to this listener
+    protocol: str = "HTTP/1.1"  # of its requests, if it is not HTTP/1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +374,7 @@ class _Connection(asyncio.Protocol):
         self._front = front
         self._ends = ends  # in place of those that the socket tells
         self._client = ""
-        self._who = ""  # address and scheme, for the accelerator; empty if it is not to be asked
+        self._who = ""  # what it speaks, from where; empty if the accelerator is not to be asked
         self._reader = RequestReader()
         self._core: PipeEnd | None = None
         self._begun: Begun | None = None  # the journey that the core is to go on with
@@ -419,12 +420,13 @@ class _Connection(asyncio.Protocol):
             transport.get_extra_info("sockname"),
         )
         scheme = "https" if transport.get_extra_info("ssl_object") else "http"
-        self._peer = Peer(*ends, scheme)
+        protocol = transport.get_extra_info("protocol", "HTTP/1.1")
+        self._peer = Peer(*ends, scheme, protocol)
         self._came_at_s = self._front.now()
         self._client = client_key(self._peer.peername)
         self._settings = self._front.settings()
         if self._client and self._front.accelerator is not None:
-            self._who = f"{self._peer.scheme} {self._peer.peername[0]}"
+            self._who = f"{self._peer.scheme} {protocol} {self._peer.peername[0]}"
         reason = self._front.admit(self, self._client)
         if reason is None:
             self._expect("idle", self._settings.limits.idle_timeout)
@@ -568,7 +570,8 @@ class _Connection(asyncio.Protocol):
     ) -> None:
         """Answer at once if that can be; else let the core go on with what has begun."""
         peer = self._peer
-        begun = accelerator.begin(self._who, peer.peername[0], peer.scheme, head, line, tail)
+        spoken = peer.scheme, self._protocol_of(head)
+        begun = accelerator.begin(self._who, peer.peername[0], spoken, head, line, tail)
         if isinstance(begun, list):
             self._head = None
             self._expect("idle", self._settings.limits.idle_timeout)
@@ -650,8 +653,11 @@ class _Connection(asyncio.Protocol):
             core.receive(self)
         self._core.put("begun", self._begun)
         if self._head is not None:
-            self._core.put("protocol", self._head.protocol)
+            self._core.put("protocol", self._protocol_of(self._head))
         self._core.write(data)
+
+    def _protocol_of(self, head: RequestHead) -> str:
+        return self._peer.protocol if head.minor else "HTTP/1.0"
 
     def _answer_options(self, head: RequestHead) -> None:
         """`OPTIONS *` asks about the server as a whole (RFC 9110, section 9.3.7)."""

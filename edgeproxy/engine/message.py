@@ -99,11 +99,6 @@ class RequestHead:
     expects_continue: bool = False
 
     @property
-    def protocol(self) -> str:
-        """What the client speaks."""
-        return f"HTTP/1.{self.minor}"
-
-    @property
     def is_plain(self) -> bool:
         """A GET or HEAD for a path, without a body and without anything to settle first."""
         return (

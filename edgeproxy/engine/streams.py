@@ -251,6 +251,8 @@ class Stream(asyncio.Transport):
         return self._unsent_bytes
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "protocol":
+            return "HTTP/2.0"
         return default if name == "socket" else self._carrier.get_extra_info(name, default)
 
 

@@ -238,3 +238,22 @@ async def test_what_a_client_is_told_of_the_connection(tmp_path: Path) -> None:
     async with served(tmp_path) as (proxy, _), connected(proxy) as client:
         await client.ask(get(b"/hello"))
         assert client.settings == {1: 4096, 2: 0, 3: 100, 4: 65535, 5: 16384, 6: 32768, 8: 0}
+
+
+async def test_the_log_tells_the_versions_apart_also_of_what_is_given_again(tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 6\r\n\r\nstored"
+    async with served(tmp_path, answering(answer)) as (proxy, _):
+        app = proxy.server.app
+        app.names_clients = True
+        async with connected(proxy) as client:
+            while app.counts.remembered < 2:
+                assert (await client.ask(get(b"/stored/x"))).status == 200
+                await app.plan.cache.settled()
+                assert len(proxy.log) < 10
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+            writer.write(b"GET /stored/x HTTP/1.1\r\nHost: a.example\r\n\r\n")
+            await reader.readuntil(b"stored")
+            writer.close()
+            await writer.wait_closed()
+        found = [line["protocol"] for line in proxy.log]
+    assert found == ["HTTP/2.0"] * (len(found) - 1) + ["HTTP/1.1"]
