@@ -63,6 +63,7 @@ async def test_all_is_well_before_a_good_origin(make_site: Any, tmp_path: Path) 
     assert of(report, "clock") == [("ok", "the clock agrees with that of the origin")]
     assert of(report, "folder")[0][0] == "ok"
     assert of(report, "data")[0][1].startswith("its data is ")
+    assert "cache.memory 256MiB" in of(report, "memory")[0][1]
     assert not (tmp_path / "cache").exists()  # a look changes nothing
 
 
