@@ -107,6 +107,32 @@ def removed(folder: Path) -> bool:
     return True
 
 
+# Four clients, each on a new connection for every request, until the input ends.
+VISIT = """\
+import http.client, json, sys, threading
+over, answers, failures = threading.Event(), [], []
+def visit():
+    while not over.is_set():
+        connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=40)
+        try:
+            connection.request("GET", "/word", headers={"Connection": "close"})
+            answers.append(connection.getresponse().status)
+        except OSError as error:
+            failures.append(repr(error))
+        finally:
+            connection.close()
+clients = [threading.Thread(target=visit) for _ in range(4)]
+for client in clients:
+    client.start()
+print("begun", flush=True)
+sys.stdin.read()
+over.set()
+for client in clients:
+    client.join()
+print(json.dumps([len(answers), sorted(set(answers)), failures]))
+"""
+
+
 def can_boot() -> bool:
     needed = (SYSTEMD.exists(), *(shutil.which(name) for name in ("unshare", "nsenter", "ip")))
     if sys.platform != "linux" or not all(needed) or os.geteuid() != 0:
@@ -138,12 +164,13 @@ class Machine:
         children = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children")
         return int(until(lambda: children.read_text().split())[0])
 
-    def _entered(self, *command: str | Path, namespaces: str = "--all") -> list[str]:
+    def entered(self, *command: str | Path, namespaces: str = "--all") -> list[str]:
+        """The command line that runs `command` in there."""
         return ["nsenter", "--target", str(self.process), namespaces, *map(str, command)]
 
     def systemctl(self, *arguments: str) -> CompletedProcess[str]:
         return subprocess.run(
-            self._entered("systemctl", *arguments), capture_output=True, text=True, timeout=50
+            self.entered("systemctl", *arguments), capture_output=True, text=True, timeout=50
         )
 
     def show(self, name: str) -> str:
@@ -151,7 +178,7 @@ class Machine:
 
     def ask(self, url: str) -> tuple[int, str, str]:
         """The status, Cache-Status and body that a client on the machine gets."""
-        command = self._entered(sys.executable, "-c", ASK, url, self.authority, namespaces="--net")
+        command = self.entered(sys.executable, "-c", ASK, url, self.authority, namespaces="--net")
         done = subprocess.run(command, capture_output=True, text=True, timeout=40)
         assert done.returncode == 0, done.stderr
         status, cache, body = json.loads(done.stdout)
@@ -160,7 +187,7 @@ class Machine:
     def start(self, *command: str | Path) -> Popen[bytes]:
         """A program in the same network, outside of what systemd knows, once it says something."""
         started = Popen(
-            self._entered(*command, namespaces="--net"),
+            self.entered(*command, namespaces="--net"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -279,6 +306,23 @@ def restarted(machine: Machine) -> bool:
     """Begin again, with nothing in memory. The answer may not yet have been on the disk."""
     assert machine.systemctl("restart", "edgeproxy.service").returncode == 0
     return False
+
+
+def test_a_restart_fails_no_request(machine: Machine) -> None:
+    """Not one that was under way, nor one that came while nobody served."""
+    visitors = Popen(
+        machine.entered(sys.executable, "-c", VISIT, namespaces="--net"),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert visitors.stdout is not None
+    assert visitors.stdout.readline() == "begun\n"
+    before = machine.show("MainPID")
+    assert machine.systemctl("restart", "edgeproxy.service").returncode == 0
+    assert machine.show("MainPID") != before
+    until(lambda: machine.ask("http://127.0.0.1/word")[0] == 200)
+    count, statuses, failures = json.loads(visitors.communicate("")[0])
+    assert (statuses, failures) == ([200], [])
+    assert count > 100
 
 
 def test_a_client_that_comes_while_it_is_stopped_is_served(machine: Machine) -> None:
