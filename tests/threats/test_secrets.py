@@ -151,7 +151,7 @@ async def _said_by_admin(address: str, ids: list[str]) -> dict[str, str]:
         for route in ROUTES:
             if route.method != "GET":
                 continue
-            is_of_url = route.path in ("/cache/object", "/cache/why")
+            is_of_url = route.path in ("/cache/object", "/cache/why", "/explain")
             query = {"url": "http://site.example/kept"} if is_of_url else {}
             for path in {route.path.replace("{id}", id) for id in ids}:
                 async with session.get(path, params=query) as answer:
