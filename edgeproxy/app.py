@@ -230,9 +230,7 @@ class App:
         if self.recorder is not None:
             fetch = self.recorder.tapped(exchange, fetch)
         try:
-            # Past whoever watches what is read: an answer does not depend on how often one may ask.
-            client = vars(Exchange)["client"].__get__(exchange)
-            wait_s = self.wait_s(plan, client_number(client))
+            wait_s = self.wait_s(plan, _client_of(exchange)) if plan.limits.request_rate else 0.0
             if wait_s:
                 response = too_many_requests(exchange, wait_s)
             else:
@@ -304,3 +302,9 @@ class App:
         self.drop_candidate()
         await self._plans.close()
         self._in_force = None
+
+
+def _client_of(exchange: Exchange) -> int:
+    """Who asks, as it is counted: past whoever watches what is read, since no answer depends on how
+    often somebody may ask."""
+    return client_number(vars(Exchange)["client"].__get__(exchange))

@@ -78,22 +78,26 @@ class Watchdog:
         if frame is None:
             return
         stack = "".join(traceback.format_stack(frame)[-MAX_FRAMES:])
-        culprit = self._culprit(frame)
-        log.error("the event loop is held up for %.1f s by %s:\n%s", stalled_s, culprit, stack)
+        plugin, hook = self._culprit(frame)
+        who = f"plugin {plugin!r}" if plugin else "edgeproxy itself"
+        where = f"{who} in {hook}" if hook else who
+        log.error("the event loop is held up for %.1f s by %s:\n%s", stalled_s, where, stack)
+        if plugin:
+            self._app.counts.plugin_errors[plugin, hook or "none"] += 1
 
-    def _culprit(self, frame: FrameType) -> str:
+    def _culprit(self, frame: FrameType) -> tuple[str, str]:
         """Whose code `frame` is in: the hook that is being run, or else a plugin's package."""
         frames = list(_outwards(frame))
         for one in frames:
             hook = one.f_locals.get("hook")
             if isinstance(hook, Hook):
-                return f"plugin {hook.plugin!r} in {hook.phase}"
+                return hook.plugin, hook.phase
         packages = {_package(type(one.instance).__module__): one.name for one in self._app.plugins}
         for one in frames:
             name = packages.get(_package(str(one.f_globals.get("__name__"))))
             if name is not None:
-                return f"plugin {name!r}"
-        return "edgeproxy itself"
+                return name, ""
+        return "", ""
 
 
 def _package(module: str) -> str:

@@ -126,6 +126,7 @@ async def test_plugin_that_holds_up_the_loop_is_named_with_its_stack(
         assert "test_stalls.py" in heard.said[0]
         assert "in wait" in heard.said[0]
         await asyncio.to_thread(heard.goes_on.wait, 20)
+        assert sum(proxy.server.app.counts.plugin_errors.values()) == 1
     assert [said for said in heard.said if "goes on" in said]
     assert len(heard.said) == 2
 
