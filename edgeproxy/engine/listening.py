@@ -18,7 +18,7 @@ from edgeproxy.addresses import BadAddress, split_address
 log = logging.getLogger("edgeproxy.front")
 
 BACKLOG = 1024
-ACCEPTS_PER_TURN = 32  # of the event loop, so that a flood of connections delays nobody for long
+ACCEPTS_PER_TURN = 8  # of the event loop, so that a flood of connections delays nobody for long
 ACCEPT_RETRY_S = 1.0
 UNSENT_BYTES = 128 * 1024  # that the kernel holds for a client before we do
 

@@ -123,7 +123,7 @@ async def attack(port: int, mode: Mode, seconds: int, connections: int) -> None:
     program = shutil.which("slowhttptest")
     while program is not None and (left_s := int(until_s - time.monotonic())) > 0:
         process = await asyncio.create_subprocess_exec(
-            program, *mode.words, "-c", str(connections), "-r", "500", "-l", str(left_s),
+            program, *mode.words, "-c", str(connections), "-r", "100", "-l", str(left_s),
             "-u", f"http://127.0.0.1:{port}{mode.path}",
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
