@@ -182,7 +182,7 @@ def compile_plan(
         encoded_slashes=policy.core.encoded_slashes,
         limits=policy.core.limits,
         explain=policy.core.explain,
-        tls=policy.core.tls.server_names() if policy.core.tls else None,
+        tls=policy.core.server_names(),
         plugins=policy.plugins,
         logged_facts=tuple(
             fact for plugin in policy.plugins for fact in plugin.instance.facts() if fact.log

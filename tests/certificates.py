@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -38,7 +40,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate = (
-            _builder(subject, subject, key)
+            _builder(subject, subject, key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
@@ -65,7 +67,29 @@ class Authority:
     ) -> Pair:
         """A certificate for these names, in files of its own that may replace others."""
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, stem)])
+        certificate = self.certify(key.public_key(), names, from_days, until_days, stem=stem)
+        files = Pair(folder / f"{stem}.pem", folder / f"{stem}.key")
+        files.certificate.write_text(certificate)
+        files.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return files
+
+    def certify(
+        self,
+        key: CertificatePublicKeyTypes,
+        names: Sequence[str],
+        from_days: int = -1,
+        until_days: int = 1,
+        *,
+        stem: str = "",
+    ) -> str:
+        """A certificate in PEM for the key of somebody else."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, stem or names[0])])
         alternatives: list[x509.GeneralName] = [
             x509.IPAddress(IPv4Address(name)) if name[0].isdigit() else x509.DNSName(name)
             for name in names
@@ -79,22 +103,13 @@ class Authority:
             )
             .sign(self.key, hashes.SHA256())
         )
-        files = Pair(folder / f"{stem}.pem", folder / f"{stem}.key")
-        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        files.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return files
+        return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: CertificatePublicKeyTypes,
     from_days: int = -1,
     until_days: int = 1,
 ) -> x509.CertificateBuilder:
@@ -102,7 +117,7 @@ def _builder(
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(NOW + from_days * DAY)
         .not_valid_after(NOW + until_days * DAY)

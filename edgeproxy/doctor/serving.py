@@ -68,8 +68,8 @@ _RENEW = "renew it, look why that did not happen by itself, and reload"
 
 
 def _certificates(view: View) -> tuple[Certificate, ...]:
-    tls = view.policy.core.tls if view.policy is not None else None
-    return tuple(each.loaded for each in tls.certificates) if tls is not None else ()
+    names = view.policy.core.server_names() if view.policy is not None else None
+    return names.certificates if names is not None else ()
 
 
 @check("name", "who asks for a name that no certificate has is shown a warning by the browser")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edgeproxy.acme import Challenges
 from edgeproxy.addresses import BadAddress
 from edgeproxy.app import App
 from edgeproxy.caching.neighbours import Neighbours
@@ -136,8 +137,16 @@ class Edge:
                 plan.tls.context if plan.tls is not None else None,
                 plan.trusted_proxies,
                 plan.policy.core.accelerator == "on",
+                self._challenges(plan.policy),
             )
         return self._front_settings
+
+    @staticmethod
+    def _challenges(policy: Policy) -> Challenges | None:
+        tls, state = policy.core.tls, policy.core.state.path
+        if tls is None or tls.acme is None or state is None:
+            return None
+        return Challenges(state / "acme" / "challenges")
 
     def _forget_settings(self) -> None:
         self._plan = None

@@ -23,6 +23,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
+from edgeproxy.acme.challenges import Challenges
 from edgeproxy.addresses import Network
 from edgeproxy.engine.accelerator import Accelerator, Begun
 from edgeproxy.engine.listening import ListenAddress, Listener
@@ -40,8 +41,10 @@ from edgeproxy.engine.message import (
     parse_response_head,
 )
 from edgeproxy.engine.pipe import PipeEnd
-from edgeproxy.engine.proxied import LOCAL, Ends, Proxied
+from edgeproxy.engine.proxied import LOCAL, Proxied
 from edgeproxy.engine.tls import Tls
+from edgeproxy.engine.tls_challenge import TlsChallenge
+from edgeproxy.engine.waiting import Ends, Waiting
 from edgeproxy.errors import ClientError
 from edgeproxy.metrics.counts import Counts
 from edgeproxy.policy.model import Limits
@@ -86,6 +89,7 @@ class FrontSettings:
     tls: ssl.SSLContext | None = None
     trusted_proxies: tuple[Network, ...] = ()
     is_accelerated: bool = True
+    challenges: Challenges | None = None  # of an authority that is asked for certificates
 
 
 Connect = Callable[[Peer], PipeEnd]
@@ -164,19 +168,23 @@ class Front:
         self, address: ListenAddress, sock: socket.socket
     ) -> Callable[[], asyncio.Protocol]:
         """What makes the protocol of each connection to `address`."""
-        accept = partial(self._accept, is_tls=address.tls)
+        accept = self._accept_tls if address.tls else partial(_Connection, self)
         local = LOCAL if sock.family == socket.AF_UNIX else None
         if address.is_proxied:
             return lambda: Proxied(self, accept, local)
         return lambda: accept(local)
 
-    def _accept(self, ends: Ends | None, *, is_tls: bool) -> asyncio.Protocol:
+    def _accept_tls(self, ends: Ends | None) -> asyncio.Protocol:
         """What serves a connection; it is between `ends`, or those that the socket tells."""
-        connection = _Connection(self, ends)
-        if not is_tls:
-            return connection
+        challenges = self.settings().challenges
+        if challenges is not None and challenges.has_tls:
+            return TlsChallenge(self, self._serve_tls, ends, challenges)
+        return self._serve_tls(ends)
+
+    def _serve_tls(self, ends: Ends | None) -> Tls:
         settings = self.settings()
         assert settings.tls is not None  # no policy comes into force that lacks it
+        connection = _Connection(self, ends)
         others = {name: partial(self._speak, other, ends) for name, other in self.others.items()}
         return Tls(settings.tls, connection, others, handshake_s=settings.limits.head_timeout)
 
@@ -257,7 +265,7 @@ class Front:
         """Whether a connection that was turned away may stay open until its client has read why."""
         return len(self._turned_away) <= MAX_LINGERING
 
-    def hand_over(self, connection: Proxied) -> None:
+    def hand_over(self, connection: Waiting) -> None:
         """Its client is known: who serves it will be counted in its place."""
         self._open.discard(connection)
         self.counts.connections_accepted -= 1
@@ -545,6 +553,10 @@ class _Connection(asyncio.Protocol):
             self._begin_body(head, body)
         elif head.target == b"*":
             self._answer_options(head)
+        elif settings.challenges is not None and (
+            proof := settings.challenges.http(head.method, head.target)
+        ):
+            self._answer_challenge(head, proof)
         elif accelerator is not None and accelerator.takes(head):
             self._begin_journey(accelerator, head, line, tail)
         else:
@@ -664,6 +676,12 @@ class _Connection(asyncio.Protocol):
         date = f"Date: {formatdate(usegmt=True)}".encode("ascii")
         answer = ResponseHead(204, b"No Content", [date])
         self._send_head(head, answer)
+
+    def _answer_challenge(self, head: RequestHead, proof: bytes) -> None:
+        """An authority looks at a proof (RFC 8555, section 8.3): no policy has a say in it."""
+        date = f"Date: {formatdate(usegmt=True)}".encode("ascii")
+        kind = b"Content-Type: application/octet-stream"
+        self._send_head(head, ResponseHead(200, b"OK", [date, kind], len(proof)), proof)
 
     # --------------------------------------------------------- from the core
 

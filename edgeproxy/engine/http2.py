@@ -28,7 +28,7 @@ from edgeproxy.engine.frames import (
     goaway,
 )
 from edgeproxy.engine.front import FIRST_REQUEST_S, LINGER_S, Front, client_key
-from edgeproxy.engine.proxied import Ends
+from edgeproxy.engine.waiting import Ends
 from edgeproxy.engine.streams import Stream
 from edgeproxy.engine.turns import Turns
 

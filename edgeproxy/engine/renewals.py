@@ -62,22 +62,25 @@ class Renewals:
         names = self._in_force()
         if names is None:
             return
-        renewed = await asyncio.to_thread(self._renewed, names.certificates)
+        renewed = await asyncio.to_thread(self._renewed, names)
         if renewed and names is self._in_force():  # else a reload has just read them all
             for certificate in renewed:
+                how = "renewed" if names.of(certificate.files) else "had"
                 names.take(certificate)
-                log.info("%s was renewed: it ends on %s", certificate, certificate.not_after)
+                log.info("%s was %s: it ends on %s", certificate, how, certificate.not_after)
             self._changed()
 
-    def _renewed(self, certificates: tuple[Certificate, ...]) -> list[Certificate]:
+    def _renewed(self, names: ServerNames) -> list[Certificate]:
         found = []
-        for old in certificates:
-            stamp = stamp_of(old.files)
-            if stamp in (old.stamp, self._refused.get(old.files)):
+        for files in names.files:
+            old, stamp = names.of(files), stamp_of(files)
+            is_known = stamp == old.stamp if old is not None else not all(stamp)
+            if is_known or stamp == self._refused.get(files):
                 continue
             try:
-                found.append(load_pair(*old.files))
+                found.append(load_pair(*files))
             except PydanticCustomError as error:
-                self._refused[old.files] = stamp
-                log.warning("%s stays as it was: %s", old, error.message())
+                self._refused[files] = stamp
+                what = f"{old} stays as it was" if old else "a certificate is not taken"
+                log.warning("%s: %s", what, error.message())
         return found

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from edgeproxy.acme import Keeper
 from edgeproxy.addresses import BadAddress
 from edgeproxy.admin import (
     Admin,
@@ -54,6 +55,7 @@ class Server:
                 OpenApiOperations(),
             )
         )
+        self.keeper = Keeper(lambda: self.app.plan.policy.core)
 
     @property
     def version(self) -> str:
@@ -70,6 +72,7 @@ class Server:
             if before_admin is not None:
                 await before_admin()
             await self.admin.follow(self.app.plan.policy.core.admin)
+            self.keeper.start()
         except BaseException:
             await self.stop()
             raise
@@ -82,6 +85,7 @@ class Server:
 
         Until they have, the admin listener says that this is not ready.
         """
+        await self.keeper.stop()
         await self.edge.drain()
         await self.admin.stop()
         await self.rollout.close()
@@ -95,6 +99,7 @@ class Server:
     async def _follow(self, policy: Policy) -> None:
         """Do what `policy`, which is in force now, says of this process."""
         self._warn_of_certificates()
+        self.keeper.follow()
         self.edge.follow(policy)
         try:
             await self.admin.follow(policy.core.admin)

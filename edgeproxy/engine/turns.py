@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeproxy.engine.front import Front
-from edgeproxy.engine.proxied import Ends
+from edgeproxy.engine.waiting import Ends
 from edgeproxy.engine.streams import Stream
 
 WAITING_BYTES = 128 * 1024

@@ -67,8 +67,7 @@ def check_key(file: str) -> str:
 def load_pair(certificate: str, key: str) -> Certificate:
     """A certificate with its chain and its key, ready to serve. Raises a fault."""
     stamp = stamp_of((certificate, key))  # before they are read: what changes meanwhile is new
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.options |= ssl.OP_NO_RENEGOTIATION
+    context = server_context()
     try:
         context.load_cert_chain(certificate, key, password=lambda: b"")  # never ask a terminal
     except (OSError, ValueError) as error:
@@ -79,6 +78,33 @@ def load_pair(certificate: str, key: str) -> Certificate:
     leaf = _leaf(certificate)
     files = (certificate, key)
     return Certificate(files, stamp, _names(leaf), leaf.not_valid_after_utc, context)
+
+
+def lifetime(file: str) -> tuple[datetime, datetime] | None:
+    """From when to when the certificate in `file` is good; None if none can be read."""
+    try:
+        leaf = _leaf(file)
+    except PydanticCustomError:
+        return None
+    return leaf.not_valid_before_utc, leaf.not_valid_after_utc
+
+
+def server_context() -> ssl.SSLContext:
+    """What a handshake begins with, as yet without a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+def _loaded(files: Files) -> Certificate | None:
+    """What is in `files`; None if nothing is there. What is bad is told, and counts as nothing."""
+    if not all(stamp_of(files)):
+        return None
+    try:
+        return load_pair(*files)
+    except PydanticCustomError as error:
+        log.warning("%s", error.message())
+        return None
 
 
 def stamp_of(files: Files) -> Stamp:
@@ -130,17 +156,23 @@ class ServerNames:
     """Which certificate a client gets: the first that has the name it asks for, else the first.
 
     `context` is what a handshake begins with. Of `protocols`, the first that the client knows, too,
-    is spoken (RFC 7301).
+    is spoken (RFC 7301). `others` are files of certificates that may not be there yet. While there
+    is none at all, no handshake comes to its end.
     """
 
     context: ssl.SSLContext
 
     def __init__(
-        self, certificates: Sequence[Certificate], min_version: str, protocols: Sequence[str]
+        self,
+        certificates: Sequence[Certificate],
+        min_version: str,
+        protocols: Sequence[str],
+        others: Sequence[Files] = (),
     ) -> None:
         self._min_version = VERSIONS[min_version]
         self._protocols = protocols
-        self._use(certificates)
+        self.files = (*(one.files for one in certificates), *others)
+        self._use([*certificates, *(found for files in others if (found := _loaded(files)))])
 
     def _use(self, certificates: Sequence[Certificate]) -> None:
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -150,12 +182,17 @@ class ServerNames:
             for name in certificate.names:
                 self._contexts.setdefault(name, certificate.context)
         self.certificates = tuple(certificates)
-        self.context = certificates[0].context
+        self.context = certificates[0].context if certificates else server_context()
         self.context.sni_callback = self._choose
+
+    def of(self, files: Files) -> Certificate | None:
+        """The certificate that came from `files`, if there is one."""
+        return next((one for one in self.certificates if one.files == files), None)
 
     def take(self, renewed: Certificate) -> None:
         """Use `renewed` in the place of the one from the same files, from the next handshake on."""
-        self._use([renewed if one.files == renewed.files else one for one in self.certificates])
+        found = {one.files: one for one in (*self.certificates, renewed)}
+        self._use([found[files] for files in self.files if files in found])
 
     def context_for(self, name: str) -> ssl.SSLContext:
         """The context for a server name; `*.` stands for one label (RFC 9525, section 6.3)."""

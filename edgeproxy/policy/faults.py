@@ -21,7 +21,9 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # of edgeproxy.values.Name
 _OWN_CODES = {
     "bad_certificate": "bad-certificate",
     "bad_pattern": "bad-pattern",
+    "missing_extra": "missing-extra",
     "missing_secret": "missing-secret",
+    "missing_state": "missing-key",
     "secret_as_value": "secret-as-value",
     "unknown_fact": "unknown-fact",
     "unknown_origin": "unknown-origin",

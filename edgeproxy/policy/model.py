@@ -19,10 +19,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from edgeproxy.plugin import Config
+from edgeproxy.policy.acme import AcmeConfig
 from edgeproxy.policy.certificates import (
     Certificate,
+    Files,
     ServerNames,
     check_certificate,
     check_key,
@@ -212,8 +215,10 @@ class ExplainConfig(Config):
 class TlsConfig(Config):
     """What listeners for HTTPS show, and what they take."""
 
-    certificates: tuple[CertificateConfig, ...] = Field(min_length=1, max_length=1000)
+    certificates: tuple[CertificateConfig, ...] = Field(default=(), max_length=1000)
     """Each serves the names that are in it; the first also every other name."""
+    acme: AcmeConfig | None = None
+    """Certificates that edgeproxy asks for and renews by itself."""
     min_version: Annotated[
         Literal["1.2", "1.3"],
         BeforeValidator(_as_version),
@@ -232,10 +237,19 @@ class TlsConfig(Config):
             )
         return protocols
 
-    def server_names(self) -> ServerNames:
-        """The certificates, by the names that they serve."""
+    @model_validator(mode="after")
+    def _has_some(self) -> TlsConfig:
+        if not self.certificates and self.acme is None:
+            raise ValueError("write certificates, acme or both")
+        return self
+
+    def server_names(self, state: Path | None) -> ServerNames:
+        """The certificates, by the names that they serve; `state` is where those of ACME are."""
         loaded = [one.loaded for one in self.certificates]
-        return ServerNames(loaded, self.min_version, self.protocols)
+        acme, files = self.acme, list[Files]()
+        if acme is not None and state is not None:
+            files = [acme.files(state, name) for name in acme.names]
+        return ServerNames(loaded, self.min_version, self.protocols, files)
 
 
 class BackendRef(Config):
@@ -346,3 +360,17 @@ class PolicyCore(Config):
     """Filters of every route, before its own."""
     routes: tuple[Any, ...] = ()
     """What happens to which requests: the first route that matches decides."""
+
+    @model_validator(mode="after")
+    def _keeps_account(self) -> PolicyCore:
+        if self.tls is not None and self.tls.acme is not None and self.state.path is None:
+            raise PydanticCustomError(
+                "missing_state",
+                "tls.acme keeps its account and certificates across restarts; "
+                "name a folder for them: `state: {path: /var/lib/edgeproxy}`",
+            )
+        return self
+
+    def server_names(self) -> ServerNames | None:
+        """The certificates, by the names that they serve; None without TLS."""
+        return self.tls.server_names(self.state.path) if self.tls is not None else None

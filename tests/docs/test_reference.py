@@ -15,6 +15,7 @@ from edgeproxy.admin.routes import ROUTES
 from edgeproxy.caching.config import CacheConfig
 from edgeproxy.hooks import Hooks
 from edgeproxy.plugin import Plugin
+from edgeproxy.policy.acme import AcmeConfig
 from edgeproxy.policy.installed import Broken, installed
 from edgeproxy.policy.model import (
     AdminConfig,
@@ -211,6 +212,7 @@ def test_plugins_are_those_that_ship() -> None:
         ("reload.md", "## Go back", StateConfig),
         ("replay.md", "## Record", RecordConfig),
         ("tls.md", "## Certificates", CertificateConfig),
+        ("tls.md", "## From an authority, by ACME", AcmeConfig),
         ("limits.md", "## Clients", Limits),
         ("plugins/headers.md", "# Headers: edit them on either side", Edits),
         ("plugins/rewrite.md", "## `redirect`", Redirect),

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from edgeproxy.acme import Keeper
 from edgeproxy.addresses import BadAddress
 from edgeproxy.admin import (
     Admin,
@@ -58,6 +59,7 @@ class Supervisor:
         self._reserved: list[socket.socket] = []
         self._removers: list[Callable[[], None]] = []  # of Unix sockets
         self._files = PolicyFiles(policies, origins, any(one.tls for one in listen))
+        self._keeper = Keeper(lambda: self._fleet.plan.policy.core)
 
     @property
     def version(self) -> str:
@@ -89,6 +91,7 @@ class Supervisor:
             if before_admin is not None:
                 await before_admin()
             await self._admin.follow(self._fleet.plan.policy.core.admin)
+            self._keeper.start()
         except BaseException:
             await self.stop()
             raise
@@ -120,6 +123,7 @@ class Supervisor:
 
     async def _follow(self, policy: Policy) -> None:
         """Do what `policy`, which is in force now, says of this process."""
+        self._keeper.follow()
         try:
             await self._admin.follow(policy.core.admin)
         except BadAddress as error:
@@ -131,6 +135,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Have the workers finish what is under way within the policy's time, and end. Until they
         have, the admin listener says that this is not ready."""
+        await self._keeper.stop()
         plan = getattr(self._fleet, "plan", None)
         within_s = plan.limits.shutdown_timeout + STOP_GRACE_S if plan is not None else 0
         await self._fleet.crew.stop(within_s)
