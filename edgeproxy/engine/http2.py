@@ -28,9 +28,9 @@ from edgeproxy.engine.frames import (
     goaway,
 )
 from edgeproxy.engine.front import FIRST_REQUEST_S, LINGER_S, Front, client_key
-from edgeproxy.engine.waiting import Ends
 from edgeproxy.engine.streams import Stream
 from edgeproxy.engine.turns import Turns
+from edgeproxy.engine.waiting import Ends
 
 MAX_STREAMS = 100  # at once on a connection; RFC 9113, section 6.5.2 wants no fewer
 STREAM_WINDOW = 65_535  # bytes of a body that the client may send ahead

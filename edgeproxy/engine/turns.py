@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgeproxy.engine.front import Front
-from edgeproxy.engine.waiting import Ends
 from edgeproxy.engine.streams import Stream
+from edgeproxy.engine.waiting import Ends
 
 WAITING_BYTES = 128 * 1024
 """Of requests that wait on one connection; for more, there has to be room at once."""
