@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from threading import RLock
 from typing import Any, TextIO
 
 from edgeproxy.http import Exchange, Fact, new_id
@@ -126,12 +127,17 @@ def _alone(stream: TextIO) -> Iterator[None]:
     for long ones as well. The lock is on the pipe or file itself, whoever has opened it; the system
     lets go of it when a process dies. What cannot be locked is written as it comes.
     """
-    is_locked = _set_lock(stream, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        if is_locked:
-            _set_lock(stream, fcntl.LOCK_UN)
+    with _turn:
+        is_locked = _set_lock(stream, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            if is_locked:
+                _set_lock(stream, fcntl.LOCK_UN)
+
+
+_turn = RLock()
+"""Of the threads of this process, which share its locks on files: one would end another's."""
 
 
 def _set_lock(stream: TextIO, how: int) -> bool:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 LINES, BYTES = 40, 20_000
 
 WRITER = f"""
-import logging, sys
+import logging, sys, threading
 from edgeproxy import log
 name, style = sys.argv[1:]
 written = log.AccessLog(sys.stdout, style, is_shared=True)
@@ -20,9 +20,14 @@ log.set_up(stream=sys.stderr, who=name + ": ")
 sys.stdout.write("ready\\n")
 sys.stdout.flush()
 sys.stdin.readline()
+def messages():
+    for number in range({LINES}):
+        logging.getLogger("edgeproxy").warning("short, of %s, %d", name, number)
+thread = threading.Thread(target=messages)
+thread.start()
 for number in range({LINES}):
     written.write({{"who": name, "number": number, "text": name * {BYTES}}})
-    logging.getLogger("edgeproxy").warning("short, of %s, %d", name, number)
+thread.join()
 """
 
 
