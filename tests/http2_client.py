@@ -59,6 +59,7 @@ class Client:
         self.takes_data = True  # opens the windows for more, once data has come
         self.answers: dict[int, Answer] = {}
         self.goaways: list[int] = []
+        self.last_stream = 2**31 - 1  # that the server will answer
         self.settings: dict[int, int] = {}
         self.pings = 0
         self.h2 = H2Connection(
@@ -114,6 +115,10 @@ class Client:
             pass
         return answer
 
+    def may_ask_again(self, number: int) -> bool:
+        """Whether the server has said that it did nothing for this request."""
+        return number > self.last_stream or self.answers[number].reset == 7  # REFUSED_STREAM
+
     async def end(self) -> list[int]:
         """The codes of all GOAWAY, once the server has closed."""
         while await self.hear():
@@ -146,6 +151,7 @@ class Client:
             if isinstance(frame, GoAwayFrame):
                 frame.parse_body(memoryview(self._partial[9 : 9 + size]))
                 self.goaways.append(frame.error_code)
+                self.last_stream = frame.last_stream_id
             else:
                 frames += self._partial[: 9 + size]
             self._partial = self._partial[9 + size :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -257,3 +257,43 @@ async def test_the_log_tells_the_versions_apart_also_of_what_is_given_again(tmp_
             await writer.wait_closed()
         found = [line["protocol"] for line in proxy.log]
     assert found == ["HTTP/2.0"] * (len(found) - 1) + ["HTTP/1.1"]
+
+
+async def _visit(proxies: list[Proxy], told: list[str], wanted: int) -> None:
+    """Ask the first of `proxies` that listens, on one connection for as long as it lasts."""
+    while len(told) < wanted:
+        with suppress(ConnectionError):
+            async with connected(proxies[0]) as client:
+                while not client.goaways and len(told) < wanted:
+                    numbers = [client.begin(get(b"/%d" % (len(told) % 40))) for _ in range(3)]
+                    await client.flush()
+                    for number in numbers:
+                        answer = await client.answer(number)
+                        if answer.status == 200 and answer.ended:
+                            told.append("")
+                        elif not client.may_ask_again(number):
+                            told.append(f"{answer} of {number}, up to {client.last_stream}")
+
+
+async def test_a_thousand_requests_while_all_is_changed_and_none_fails(tmp_path: Path) -> None:
+    """Policy and certificate four times, then the proxy itself."""
+    authority = Authority.in_folder(tmp_path, "authority")
+    authority.sign(tmp_path, "server", "a.example")
+    async with (
+        Origin() as origin,
+        running(policy(tmp_path), origins={"site": origin.url}, tls=True) as first,
+        running(policy(tmp_path), origins={"site": origin.url}, tls=True) as second,
+    ):
+        proxies, told = [first, second], list[str]()
+        visitors = [asyncio.ensure_future(_visit(proxies, told, 1000)) for _ in range(4)]
+        for number in range(4):
+            while len(told) < 150 * (number + 1):
+                await first.get("/hello")
+            authority.sign(tmp_path, "server", "a.example", f"b{number}.example")
+            await first.reload(policy(tmp_path, f"hello{number}"))
+        del proxies[0]
+        await first.server.stop()
+        await asyncio.gather(*visitors)
+        assert not [one for one in told if one]
+        assert first.log
+        assert second.log
