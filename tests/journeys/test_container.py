@@ -92,6 +92,14 @@ def steps() -> str:
     return script.replace("python -m venv", f"{sys.base_prefix}/bin/python3 -m venv")
 
 
+def pins() -> str:
+    """What `make wheel` puts beside the wheel."""
+    done = subprocess.run([ROOT / ".ci" / "pins"], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"needs the index of packages once: {done.stderr.strip()[-200:]}")
+    return done.stdout
+
+
 def can_run() -> bool:
     tools = ("unshare", "nsenter", "ip", "setpriv", "useradd")
     if sys.platform != "linux" or os.geteuid() != 0 or not all(map(shutil.which, tools)):
@@ -106,8 +114,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Popen[str]]:
     here = tmp_path_factory.mktemp("container")
     (here / "dist").mkdir()
     shutil.copy(wheel_of(ROOT), here / "dist")
-    pins = subprocess.run([ROOT / ".ci" / "pins"], capture_output=True, text=True, check=True)
-    (here / "dist" / "requirements.txt").write_text(pins.stdout)
+    (here / "dist" / "requirements.txt").write_text(pins())
     (here / "site.yaml").write_text(POLICY)
     user, _, group = the_only("USER").partition(":")
     command = json.loads(the_only("ENTRYPOINT")) + json.loads(the_only("CMD"))
@@ -171,9 +178,8 @@ def test_the_health_check_fails_where_nobody_answers() -> None:
 
 
 def test_pins_are_those_of_the_repository_with_their_hashes() -> None:
-    done = subprocess.run([ROOT / ".ci" / "pins"], capture_output=True, text=True, check=True)
     all_pins = (ROOT / "requirements.txt").read_text()
-    blocks = re.split(r"^(?=[a-z0-9])", done.stdout, flags=re.M)[1:]
+    blocks = re.split(r"^(?=[a-z0-9])", pins(), flags=re.M)[1:]
     names = {re.split("[=; ]", block)[0] for block in blocks}
     assert {"mitmproxy", "aiohttp", "cryptography", "uvloop"} <= names
     assert names.isdisjoint({"pytest", "ruff", "sphinx", "mypy"})
