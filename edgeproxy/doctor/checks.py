@@ -14,6 +14,7 @@ CHECKS: tuple[Check, ...] = (
     serving.ports,
     serving.certificates,
     serving.names,
+    serving.acme,
     serving.keys,
     serving.trusted_proxies,
     serving.admin_token,

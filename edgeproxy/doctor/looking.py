@@ -19,11 +19,12 @@ from pathlib import Path
 
 from edgeproxy.claims import DataFile, Folder, MemoryUse
 from edgeproxy.doctor.holders import Holder, holder, holder_of
-from edgeproxy.doctor.view import Asked, FolderSeen, KeyFile, Memory, Port, View
+from edgeproxy.doctor.view import AcmeName, Asked, FolderSeen, KeyFile, Memory, Port, View
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.probe import probe
 from edgeproxy.http import Headers, Origin
 from edgeproxy.plan import compile_plan
+from edgeproxy.policy.certificates import lifetime
 from edgeproxy.policy.installed import Broken, installed
 from edgeproxy.policy.policy import Policy
 
@@ -58,6 +59,7 @@ async def look(policy: Policy | None, listen: Sequence[ListenAddress], *, is_onl
         memory_uses=tuple(one for one in resources if isinstance(one, MemoryUse)),
         data_files=tuple(one for one in resources if isinstance(one, DataFile)),
         key_files=tuple(_keys(policy)),
+        acme_names=tuple(await _acme_names(policy, is_online=is_online)),
     )
 
 
@@ -229,6 +231,20 @@ def _socket(path: Path, use: str) -> Port:
     return seen
 
 
+async def _acme_names(policy: Policy | None, *, is_online: bool) -> list[AcmeName]:
+    tls = policy.core.tls if policy is not None else None
+    state = policy.core.state.path if policy is not None else None
+    if tls is None or tls.acme is None or state is None:
+        return []
+    found: list[AcmeName] = []
+    for name in tls.acme.names:
+        good = lifetime(tls.acme.files(state, name)[0])
+        addresses = await _addresses(name) if is_online else None
+        is_here = any(map(_is_here, addresses or ()))
+        found.append(AcmeName(name, good[1] if good else None, addresses, is_here))
+    return found
+
+
 # ------------------------------------------------------------------- origins
 
 
@@ -238,7 +254,7 @@ async def _origins(policy: Policy) -> list[Asked]:
 
 
 async def _asked(origin: Origin) -> Asked:
-    addresses = await _addresses(origin)
+    addresses = await _addresses(origin.host, origin.connect_timeout_s)
     if not addresses:
         return Asked(origin)
     (answer,) = await probe([origin])
@@ -260,11 +276,11 @@ async def _asked(origin: Origin) -> Asked:
     return asked
 
 
-async def _addresses(origin: Origin) -> tuple[str, ...]:
+async def _addresses(host: str, within_s: float = 5.0) -> tuple[str, ...]:
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(origin.connect_timeout_s):
-            found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(within_s):
+            found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError):
         return ()
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))

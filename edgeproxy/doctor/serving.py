@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 from edgeproxy.addresses import Network
 from edgeproxy.doctor.verdict import Judged, check, fault, ok, warning
-from edgeproxy.doctor.view import Port, View
+from edgeproxy.doctor.view import AcmeName, Port, View
 from edgeproxy.policy.certificates import Certificate
 
 ENDS_SOON = timedelta(days=21)  # who renews at two thirds of 90 days has failed for nine by then
@@ -50,31 +50,41 @@ def _option(port: Port) -> str:
 
 @check("certificate", "browsers turn away from a site whose certificate has ended")
 def certificates(view: View) -> Iterator[Judged]:
-    for each in _certificates(view):
-        of, left = ", ".join(each.names) or "(no name)", each.not_after - view.now
-        says = f"it ends on {each.not_after:%Y-%m-%d}, in {left.days} days"
+    for each in _files(view):
+        of = ", ".join(each.names) or "(no name)"
         if not each.names:
             mend = "have one made with the names of the site as subject alternative names"
             yield fault("it names no site, and no browser takes it", mend, of=of)
-        elif left <= timedelta():
-            yield fault(f"it ended on {each.not_after:%Y-%m-%d}", _RENEW, of=of)
-        elif left < ENDS_SOON:
-            yield warning(says, _RENEW, of=of)
         else:
-            yield ok(says, of=of)
+            yield _lasting(each.not_after, view.now, of)
+    for asked in view.acme_names:
+        if asked.not_after is None:
+            yield ok("there is none yet; it is asked for once edgeproxy serves", of=asked.name)
+        else:
+            yield _lasting(asked.not_after, view.now, asked.name)
+
+
+def _lasting(not_after: datetime, now: datetime, of: str) -> Judged:
+    left = not_after - now
+    says = f"it ends on {not_after:%Y-%m-%d}, in {left.days} days"
+    if left <= timedelta():
+        return fault(f"it ended on {not_after:%Y-%m-%d}", _RENEW, of=of)
+    return warning(says, _RENEW, of=of) if left < ENDS_SOON else ok(says, of=of)
 
 
 _RENEW = "renew it, look why that did not happen by itself, and reload"
 
 
-def _certificates(view: View) -> tuple[Certificate, ...]:
+def _files(view: View) -> tuple[Certificate, ...]:
+    """The certificates that somebody else keeps."""
     names = view.policy.core.server_names() if view.policy is not None else None
     return names.certificates if names is not None else ()
 
 
 @check("name", "who asks for a name that no certificate has is shown a warning by the browser")
 def names(view: View) -> Iterator[Judged]:
-    found = {name for each in _certificates(view) for name in each.names}
+    found = {name for each in _files(view) for name in each.names}
+    found |= {asked.name for asked in view.acme_names}
     if not found or view.policy is None:
         return
     hosts = {
@@ -93,6 +103,36 @@ def names(view: View) -> Iterator[Judged]:
 
 def _covers(names: set[str], host: str) -> bool:
     return host in names or f"*.{host.partition('.')[2]}" in names
+
+
+@check("acme", "an authority gives a certificate to who can be reached by the name, and no other")
+def acme(view: View) -> Iterator[Judged]:
+    tls = view.policy.core.tls if view.policy is not None else None
+    if tls is None or tls.acme is None:
+        return
+    if tls.acme.directory == "staging":
+        yield warning("its certificates are of staging, which no browser trusts",
+                      "once that works, write `directory: production`, and reload")  # fmt: skip
+    port = "80" if tls.acme.challenge == "http-01" else "443"
+    opened = [one.address for one in view.ports if one.use != "admin" and ":" in one.address]
+    if opened and not any(address.endswith(f":{port}") for address in opened):
+        yield warning(
+            f"{tls.acme.challenge} comes to port {port}, where edgeproxy is not to listen",
+            f"listen there, unless something hands port {port} on",
+        )
+    for asked in view.acme_names:
+        if asked.addresses is not None:
+            yield _reachable(asked)
+
+
+def _reachable(asked: AcmeName) -> Judged:
+    if not asked.addresses:
+        return fault("no address is found for it", "let DNS lead it here", of=asked.name)
+    listed = ", ".join(asked.addresses)
+    if asked.is_here:
+        return ok(f"it leads here: {listed}", of=asked.name)
+    mend = "let DNS lead it here, unless something hands its ports on"
+    return warning(f"it leads to {listed}, which is not this machine's", mend, of=asked.name)
 
 
 @check("key", "who has the key of a certificate can pass for the site")

@@ -67,6 +67,16 @@ class KeyFile:
 
 
 @dataclass(frozen=True, slots=True)
+class AcmeName:
+    """A name whose certificate is asked for by ACME. `addresses` is None if nobody was asked."""
+
+    name: str
+    not_after: datetime | None = None  # of the certificate, if there is one already
+    addresses: tuple[str, ...] | None = None
+    is_here: bool = False  # one of them is this machine's
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What the machine has, or what a limit on this process leaves of it. 0: not known."""
 
@@ -95,6 +105,7 @@ class View:
     memory_uses: tuple[MemoryUse, ...] = ()  # of plugins, by each worker
     data_files: tuple[DataFile, ...] = ()
     key_files: tuple[KeyFile, ...] = ()
+    acme_names: tuple[AcmeName, ...] = ()
 
     @property
     def workers(self) -> int:

@@ -13,7 +13,7 @@ import pytest
 from edgeproxy.claims import DataFile, Folder, MemoryUse
 from edgeproxy.doctor import CHECKS
 from edgeproxy.doctor.verdict import Verdict
-from edgeproxy.doctor.view import Asked, FolderSeen, KeyFile, Memory, Port, View
+from edgeproxy.doctor.view import AcmeName, Asked, FolderSeen, KeyFile, Memory, Port, View
 from edgeproxy.http import Headers, Origin
 from edgeproxy.policy.load import parse
 from edgeproxy.policy.policy import Policy
@@ -213,6 +213,56 @@ def test_hosts_of_the_policy_have_certificates(tmp_path: Path) -> None:
     found = verdict("name", seen)
     assert (found.state, found.subject) == ("warning", "shop.example.com")
     assert verdicts("name", view(POLICY)) == []
+
+
+ACME = """\
+state: {{path: /var/lib/edgeproxy}}
+tls: {{acme: {{names: [www.example.org], agree_terms: true, directory: {}, challenge: {}}}}}
+routes: [{{name: site, match: {{host: www.example.org}}}}]
+"""
+PUBLIC_TLS = (Port("0.0.0.0:80", "HTTP"), Port("0.0.0.0:443", "HTTPS"))
+NAME = AcmeName("www.example.org", NOW + timedelta(days=60), ("192.0.2.7",), is_here=True)
+
+
+def by_acme(
+    *names: AcmeName, directory: str = "production", challenge: str = "http-01",
+    ports: tuple[Port, ...] = PUBLIC_TLS,
+) -> View:  # fmt: skip
+    text = POLICY + ACME.format(directory, challenge)
+    return view(text, acme_names=names or (NAME,), ports=ports)
+
+
+def test_certificates_of_acme_last_and_have_the_hosts_of_the_policy() -> None:
+    assert told("certificate", by_acme())[0] == "ok"
+    assert told("name", by_acme())[0] == "ok"
+    late = replace(NAME, not_after=NOW + timedelta(days=5))
+    assert told("certificate", by_acme(late))[0] == "warning"
+    none_yet = told("certificate", by_acme(replace(NAME, not_after=None)))
+    assert none_yet == ("ok", "there is none yet; it is asked for once edgeproxy serves")
+
+
+@pytest.mark.parametrize(
+    ("seen", "state", "says"),
+    [
+        (by_acme(), "ok", "it leads here: 192.0.2.7"),
+        (by_acme(replace(NAME, is_here=False)), "warning", "which is not this machine's"),
+        (by_acme(replace(NAME, addresses=())), "fault", "no address is found"),
+        (by_acme(replace(NAME, addresses=None), directory="staging"), "warning", "of staging"),
+        (by_acme(replace(NAME, addresses=None), ports=PUBLIC_TLS[1:]), "warning",
+         "http-01 comes to port 80"),
+        (by_acme(replace(NAME, addresses=None), ports=PUBLIC_TLS[:1], challenge="tls-alpn-01"),
+         "warning", "tls-alpn-01 comes to port 443"),
+    ],
+)  # fmt: skip
+def test_names_can_be_reached_by_the_authority(seen: View, state: str, says: str) -> None:
+    found = told("acme", seen)
+    assert found[0] == state
+    assert says in found[1]
+
+
+def test_sockets_of_systemd_may_be_on_any_port() -> None:
+    assert verdicts("acme", by_acme(replace(NAME, addresses=None), ports=())) == []
+    assert verdicts("acme", view(POLICY)) == []
 
 
 def test_keys_are_read_by_nobody_else() -> None:
