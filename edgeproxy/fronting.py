@@ -73,7 +73,7 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
         headers.set("x-forwarded-proto", request.scheme)
     headers.set("accept-encoding", asked_coding(request.headers))
     headers.set("via", VIA)
-    headers.set("cdn-loop", loop_members(exchange, origin))
+    headers.fields.append(loop_field(exchange, origin))
     return Request(
         method=request.method,
         authority=origin.authority,
@@ -86,7 +86,7 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
     )
 
 
-def loop_members(exchange: Exchange, origin: Origin) -> str:
+def loop_field(exchange: Exchange, origin: Origin) -> tuple[bytes, bytes]:
     """What `CDN-Loop` says to `origin`: the proxies of our kind that have had this request, us last
     (RFC 8586).
 
@@ -96,18 +96,22 @@ def loop_members(exchange: Exchange, origin: Origin) -> str:
     Ours can do no more than have one request refused, with a status that says nothing of an
     origin's health and is never stored. Raises ClientError (508).
     """
-    own = _loop_id(origin.authority, origin.base)
+    own, field = _loop_field(origin.host, origin.port, origin.base)
     said = exchange.request.headers.joined("cdn-loop")
-    before = [] if said is None else _LOOP_MEMBER.findall(said)
+    if said is None:
+        return field
+    before = _LOOP_MEMBER.findall(said)
     if own in before or len(before) >= MAX_HOPS:
         exchange.error = f"origin {origin.name!r} leads back here; name another place in its url"
         raise ClientError(508, "this request has come through here before")
-    return ", ".join(f"edgeproxy;id={hop}" for hop in (*before, own))
+    return b"cdn-loop", ", ".join(f"edgeproxy;id={hop}" for hop in (*before, own)).encode()
 
 
 @functools.lru_cache(maxsize=1024)
-def _loop_id(authority: str, base: str) -> str:
-    return hashlib.blake2b(f"{authority}{base}".encode(), digest_size=6).hexdigest()
+def _loop_field(host: str, port: int, base: str) -> tuple[str, tuple[bytes, bytes]]:
+    """The id of an origin, and the field of a request that nobody of our kind has had before."""
+    id = hashlib.blake2b(f"{host}:{port}{base}".encode(), digest_size=6).hexdigest()
+    return id, (b"cdn-loop", f"edgeproxy;id={id}".encode())
 
 
 def asked_coding(headers: Headers) -> str:
