@@ -108,7 +108,19 @@ async def pebble(tmp_path: Path) -> AsyncIterator[Pebble]:
         directory = [PEBBLE, "-strict", "-config", str(tmp_path / "pebble.json"),
                      "-dnsserver", f"127.0.0.1:{dns}"]  # fmt: skip
         await stack.enter_async_context(program(directory, "ACME directory available"))
+        for each in (port, management):  # it says so before it is so
+            await listens(each)
         yield Pebble(tmp_path, port, management, http, https)
+
+
+async def listens(port: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(ConnectionError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
