@@ -187,8 +187,8 @@ def _variants(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _has_failed(status: int) -> bool:
-    """No answer at all, or one that is nobody's fault but ours and the origin's."""
-    return not status or status >= 500
+    """With 0 the client has left before there was an answer."""
+    return status >= 500
 
 
 def _count(counter: Counter[str], names: Iterable[str | None]) -> None:

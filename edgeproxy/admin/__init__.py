@@ -2,7 +2,8 @@
 
 `routes` is the table of all operations: what each takes (`asked`) and answers (`answers`).
 `serving`, `metrics`, `cache`, `policy` and `requests` carry them out, `openapi` describes them,
-`listener` says who may ask, in `messages` of HTTP.
+`listener` says who may ask, by a token or one of the `sessions`, in `messages` of HTTP. `dashboard`
+shows the answers in a browser.
 """
 
 from edgeproxy.admin import asked

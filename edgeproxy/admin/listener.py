@@ -12,7 +12,7 @@ import logging
 from aiohttp import web
 
 from edgeproxy.addresses import parse_address
-from edgeproxy.admin.dashboard import IS_KNOWN, PUBLIC, Dashboard
+from edgeproxy.admin.dashboard import PUBLIC, Dashboard
 from edgeproxy.admin.messages import Handler, Refusal, told_in_json
 from edgeproxy.admin.routes import MAX_POLICY_BYTES, Ask, handlers
 from edgeproxy.admin.runner import Runner
@@ -33,7 +33,9 @@ class AdminListener:
         self.address = ""  # `HOST:PORT`, or the path of a socket
         self._ask = ask
         self._sessions = Sessions()
-        self._dashboard = Dashboard(ask, self._sessions, lambda: self.config.token.value)
+        self._dashboard = Dashboard(
+            ask, self._sessions, lambda: self.config.token.value, self._is_known
+        )
         self._runner: Runner | None = None
 
     async def start(self) -> None:
@@ -90,8 +92,7 @@ class AdminListener:
             site not in ("none", "same-origin")
         ):
             raise Refusal(403, "cross-origin", "no request of another site is answered here")
-        request[IS_KNOWN] = self._is_known(request)
-        if not request[IS_KNOWN] and request.path not in PUBLIC:
+        if request.path not in PUBLIC and not self._is_known(request):
             challenge = 'Bearer realm="edgeproxy admin"'
             if "Authorization" in headers:
                 challenge += ', error="invalid_token"'

@@ -12,5 +12,5 @@ Nobody reads them but `snapshot`, when somebody asks: a `Snapshot` of plain data
 makes one where several workers serve. The admin listener gives it as text for Prometheus
 (`GET /metrics`, made by `exposition`) and as JSON (`GET /metrics.json`), so whatever shows figures
 shows the same ones. Figures since the start only grow; rates are differences of two snapshots. See
-`snapshot.py` for the shape.
+`snapshot.py` for the shape, and `summary.py` for what ratios and quantiles are.
 """

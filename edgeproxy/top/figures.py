@@ -7,13 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgeproxy.metrics.counts import BUCKETS_S
+from edgeproxy.metrics.summary import hit_share, quantile
 
 if TYPE_CHECKING:
     from edgeproxy.metrics.snapshot import OriginState, Requests, Snapshot
-
-HITS = frozenset(("hit", "stale", "collapsed"))
-"""What no origin is asked for, or none of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +149,10 @@ def _failed(rows: Iterable[Requests]) -> int:
 
 
 def _hit_share(rows: Iterable[Requests]) -> float | None:
-    """Of the requests that the cache was asked for."""
-    asked = [row for row in rows if row["cache"] != "pass"]
-    total = sum(row["count"] for row in asked)
-    hits = sum(row["count"] for row in asked if row["cache"] in HITS)
-    return hits / total if total else None
+    by_result: Counter[str] = Counter()
+    for row in rows:
+        by_result[row["cache"]] += row["count"]
+    return hit_share(by_result)
 
 
 def _by_source(rows: Sequence[Requests]) -> dict[str, float]:
@@ -233,16 +229,3 @@ def _quantiles(every: Iterable[Sequence[int]]) -> Quantiles:
     if not sum(buckets):
         return Quantiles()
     return Quantiles(quantile(buckets, 0.5), quantile(buckets, 0.99))
-
-
-def quantile(buckets: Sequence[int], share: float) -> float:
-    """The time within which `share` of what is in `buckets` was done, as Prometheus reckons it:
-    evenly spread within a bucket. What is in the last has taken at least the largest bound."""
-    wanted = share * sum(buckets)
-    below = 0.0
-    for count, bound_s in zip(buckets, BUCKETS_S, strict=False):
-        if count and wanted <= count:
-            return below + (bound_s - below) * wanted / count
-        wanted -= count
-        below = bound_s
-    return below

@@ -5,6 +5,6 @@ figures and curves from `charts`; `templates/` make pages of them. `web` serves 
 in `static/`. There is nothing here that counts, and nothing that a tool could not ask for as well.
 """
 
-from edgeproxy.admin.dashboard.web import IS_KNOWN, PUBLIC, Dashboard
+from edgeproxy.admin.dashboard.web import PUBLIC, Dashboard
 
-__all__ = ["IS_KNOWN", "PUBLIC", "Dashboard"]
+__all__ = ["PUBLIC", "Dashboard"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from edgeproxy.metrics.counts import BUCKETS_S
 from edgeproxy.metrics.snapshot import Snapshot
+from edgeproxy.metrics.summary import HITS, hit_share, quantile
 
 EVERY_S = 5.0
 KEPT = 180  # samples: a quarter of an hour
@@ -22,7 +23,7 @@ class Sample:
     at_s: float
     requests: int = 0
     bytes: int = 0
-    failed: int = 0  # 5xx, or no answer at all
+    failed: int = 0  # 5xx
     by_result: Counter[str] = field(default_factory=Counter)  # hit, miss, ...
     buckets: tuple[int, ...] = (0,) * (len(BUCKETS_S) + 1)
 
@@ -36,7 +37,7 @@ class Sample:
             at_s=snapshot["at_s"],
             requests=sum(row["count"] for row in rows),
             bytes=sum(row["bytes"] for row in rows),
-            failed=sum(row["count"] for row in rows if row["status"] in ("5xx", "none")),
+            failed=sum(row["count"] for row in rows if row["status"] == "5xx"),
             by_result=by_result,
             buckets=tuple(map(sum, zip(*(row["buckets"] for row in rows), strict=True)))
             or cls(0.0).buckets,
@@ -77,16 +78,17 @@ class Span:
 
     @property
     def hits_per_s(self) -> float:
-        return self.by_result["hit"] / self.took_s
+        return sum(self.by_result[result] for result in HITS) / self.took_s
 
     @property
     def hit_share(self) -> float | None:
         return hit_share(self.by_result)
 
     def quantile_s(self, share: float) -> float | None:
-        """How long that share of the requests took at the most."""
+        """The time within which that share of the requests was answered; None without any."""
         pairs = zip(self.last.buckets, self.first.buckets, strict=True)
-        return quantile_s([last - first for last, first in pairs], share)
+        buckets = [last - first for last, first in pairs]
+        return quantile(buckets, share) if any(buckets) else None
 
 
 class History:
@@ -110,22 +112,3 @@ class History:
         for first, last in pairwise((*self._samples, now)):
             if last.at_s > first.at_s:
                 yield Span(first, last)
-
-
-def hit_share(by_result: Counter[str]) -> float | None:
-    """Of the requests that the cache had a part in, how many it answered at once."""
-    total = sum(count for result, count in by_result.items() if result != "pass")
-    return by_result["hit"] / total if total else None
-
-
-def quantile_s(buckets: Sequence[int], share: float) -> float | None:
-    """The duration that this share stays below, taken to be spread evenly within a bucket."""
-    wanted, below_s = share * sum(buckets), 0.0
-    if not wanted:
-        return None
-    for count, bound_s in zip(buckets, BUCKETS_S, strict=False):
-        if count >= wanted:
-            return below_s + (bound_s - below_s) * wanted / count
-        wanted -= count
-        below_s = bound_s
-    return below_s

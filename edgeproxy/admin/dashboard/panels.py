@@ -10,10 +10,11 @@ from urllib.parse import urlencode
 
 from edgeproxy.admin.asked import Nothing
 from edgeproxy.admin.dashboard.charts import Curve, chart, top_of
-from edgeproxy.admin.dashboard.history import History, Sample, Span, hit_share, quantile_s
+from edgeproxy.admin.dashboard.history import History, Sample, Span
 from edgeproxy.admin.dashboard.words import NOTHING, duration, number, percent, size, span_of
 from edgeproxy.admin.routes import BY_OPERATION, Ask
-from edgeproxy.metrics.snapshot import Requests, Snapshot
+from edgeproxy.metrics.snapshot import OriginState, Requests, Snapshot
+from edgeproxy.metrics.summary import HITS, hit_share, quantile
 
 ASKED = (
     "figures", "traffic", "origins", "experiments", "policy_status", "requests", "version",
@@ -50,12 +51,12 @@ async def panels(ask: Ask, history: History) -> Panels:
 
 def _tiles(lately: Span, figures: Snapshot) -> list[tuple[str, str, str]]:
     """Name, figure and what it is of."""
-    middle, most = lately.quantile_s(0.5), lately.quantile_s(0.95)
+    middle, most = lately.quantile_s(0.5), lately.quantile_s(0.99)
     return [
         ("Requests", number(lately.requests_per_s), "a second"),
         ("Sent", size(lately.bytes_per_s), "a second"),
-        ("Hit ratio", percent(lately.hit_share), "of what may be cached"),
-        ("Latency", duration(most), f"for 95 %; half {duration(middle)}"),
+        ("Hit ratio", percent(lately.hit_share), "no origin was asked"),
+        ("Latency", duration(most), f"for 99 %; half {duration(middle)}"),
         ("Failed", percent(lately.failed_share), "of all requests"),
         ("Connections", number(figures["connections_open"]), "open now"),
     ]
@@ -67,13 +68,13 @@ def _curves(spans: Sequence[Span]) -> list[dict[str, Any]]:
         Curve("hits", [span.hits_per_s for span in spans], is_filled=True),
     ]
     latency = [
-        Curve("most", [span.quantile_s(0.95) for span in spans]),
+        Curve("most", [span.quantile_s(0.99) for span in spans]),
         Curve("half", [span.quantile_s(0.5) for span in spans]),
     ]
     ago = span_of(spans[-1].last.at_s - spans[0].first.at_s) if spans else NOTHING
     return [
         _drawn("Requests a second", requests, number, ago, ("all", "hits")),
-        _drawn("Latency", latency, duration, ago, ("95 %", "half")),
+        _drawn("Latency", latency, duration, ago, ("99 %", "half")),
     ]
 
 
@@ -106,7 +107,7 @@ def _tiers(figures: Snapshot) -> list[dict[str, Any]]:
     hits: Counter[str] = Counter()
     for row in figures["requests"]:
         by_result[row["cache"]] += row["count"]
-        if row["cache"] == "hit":
+        if row["cache"] in HITS:
             hits[row["tier"]] += row["count"]
     total = sum(count for result, count in by_result.items() if result != "pass")
     rows = [
@@ -118,7 +119,7 @@ def _tiers(figures: Snapshot) -> list[dict[str, Any]]:
         }
         for tier in figures["tiers"]
     ]
-    return [*rows, {"name": "all", "hits": by_result["hit"], "share": hit_share(by_result)}]
+    return [*rows, {"name": "all", "hits": hits.total(), "share": hit_share(by_result)}]
 
 
 def _origins(figures: Snapshot, known: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -133,11 +134,15 @@ def _origins(figures: Snapshot, known: Iterable[Mapping[str, Any]]) -> list[dict
                 **origin,
                 "answers": sum(statuses.values()),
                 "failed": sum(failures.values()) + statuses.get("5xx", 0),
-                "half_s": quantile_s(counts["buckets"], 0.5) if counts else None,
-                "most_s": quantile_s(counts["buckets"], 0.95) if counts else None,
+                "half_s": _took_s(counts, 0.5),
+                "most_s": _took_s(counts, 0.99),
             }
         )
     return found
+
+
+def _took_s(origin: OriginState | None, share: float) -> float | None:
+    return quantile(origin["buckets"], share) if origin and any(origin["buckets"]) else None
 
 
 def _routes(rows: Iterable[Requests]) -> list[dict[str, Any]]:

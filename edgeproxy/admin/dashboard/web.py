@@ -25,7 +25,6 @@ from edgeproxy.metrics.snapshot import Snapshot
 PUBLIC = ("/", "/session", "/static/dashboard.css", "/static/dashboard.js", "/static/icon.svg")
 """What needs no token: it says no more than that this is edgeproxy."""
 
-IS_KNOWN = web.RequestKey("IS_KNOWN", bool)
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _POLICY = "; ".join(
     (
@@ -48,10 +47,18 @@ class Asking(Explained):
 
 
 class Dashboard:
-    """`routes` is what it serves; between `start` and `stop` it notes the figures."""
+    """`routes` is what it serves; between `start` and `stop` it notes the figures. `is_known` says
+    of a request whether it shows the token, or a session that has begun with it."""
 
-    def __init__(self, ask: Ask, sessions: Sessions, token: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        sessions: Sessions,
+        token: Callable[[], str],
+        is_known: Callable[[web.Request], bool],
+    ) -> None:
         self._ask = ask
+        self._is_known = is_known
         self._sessions = sessions
         self._token = token
         self._history = History()
@@ -93,7 +100,7 @@ class Dashboard:
     # ------------------------------------------------------------ pages
 
     async def _page(self, request: web.Request) -> web.Response:
-        if not request[IS_KNOWN]:
+        if not self._is_known(request):
             response = _html("sign-in.html")
             response.set_status(401)
             response.headers["WWW-Authenticate"] = 'Bearer realm="edgeproxy admin"'

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from edgeproxy.admin.dashboard import words
 from edgeproxy.admin.dashboard.charts import Curve, chart, nice_top
-from edgeproxy.admin.dashboard.history import History, Sample, Span, quantile_s
+from edgeproxy.admin.dashboard.history import History, Sample, Span
 from edgeproxy.admin.dashboard.web import _templates
+from edgeproxy.engine.listening import ListenAddress
+from edgeproxy.engine.serve import Server
 from edgeproxy.metrics.counts import BUCKETS_S
 from edgeproxy.pages import Pages
 from edgeproxy.testing import Proxy, running
@@ -37,7 +39,7 @@ routes: [{name: site, experiment: hero, cache: all}]
 
 def sample(at_s: float, requests: int, hits: int, buckets: tuple[int, ...] = ()) -> Sample:
     filled = (*buckets, *[0] * (len(BUCKETS_S) + 1 - len(buckets)))
-    results = Counter(hit=hits, miss=requests - hits)
+    results = Counter({"hit": hits - 1, "stale": 1, "miss": requests - hits, "pass": 7})
     return Sample(at_s, requests, 10 * requests, 0, results, filled)
 
 
@@ -51,7 +53,7 @@ def test_rates_are_differences() -> None:
 def test_without_requests_there_are_no_shares() -> None:
     span = Span(sample(100, 5, 5), sample(110, 5, 5))
     assert (span.requests_per_s, span.hit_share, span.failed_share) == (0, None, None)
-    assert span.quantile_s(0.95) is None
+    assert span.quantile_s(0.99) is None
 
 
 def test_lately_is_the_last_minute() -> None:
@@ -68,20 +70,6 @@ def test_in_the_beginning_there_is_nothing_to_compare() -> None:
     now = sample(5, 5, 0)
     assert History().lately(now) == Span(now, now)
     assert [*History().spans(now)] == []
-
-
-@given(st.lists(st.integers(0, 1000), min_size=15, max_size=15), st.floats(0.01, 0.99))
-def test_a_quantile_lies_in_the_bucket_where_it_has_to(buckets: list[int], share: float) -> None:
-    found = quantile_s(buckets, share)
-    if not sum(buckets):
-        assert found is None
-        return
-    assert found is not None
-    below = sum(n for n, bound in zip(buckets, BUCKETS_S, strict=False) if bound <= found + 1e-12)
-    above = sum(n for n, start in zip(buckets, (0, *BUCKETS_S), strict=True) if start < found)
-    wanted = share * sum(buckets)
-    assert below <= wanted + 1e-6 or found == BUCKETS_S[-1] or below - wanted < max(buckets)
-    assert above >= min(wanted, sum(buckets[:-1])) - 1e-6
 
 
 # ---------------------------------------------------------------- curves and words
@@ -227,6 +215,27 @@ async def test_pages_may_run_nothing_but_their_own_script(
     assert "onclick" not in text
     loaded = re.findall(r'(?:src|href|action)="([^"]*)"', text)
     assert not [url for url in loaded if not url.startswith(("/static/", "#"))]
+
+
+async def test_without_an_access_log_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_TOKEN", TOKEN)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(POLICY)
+    server = Server([policy], listen=[ListenAddress("127.0.0.1")], access_log="off")
+    await server.start()
+    try:
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        async with aiohttp.ClientSession(headers=bearer) as tool:
+            async with tool.get(server.urls[0]) as answer:
+                assert answer.status == 502  # counted, and in no log
+            async with tool.get(f"http://{server.admin.address}/") as answer:
+                page = await answer.text()
+    finally:
+        await server.stop()
+    assert "come from the access log, which is off" in page
+    assert ">site<" in page.partition('id="p-routes"')[2].partition("</section>")[0]
 
 
 HOSTILE = '"><script>alert(1)</script>{{7*7}}'

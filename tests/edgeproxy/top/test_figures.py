@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from edgeproxy.metrics.counts import BUCKETS_S
 from edgeproxy.metrics.snapshot import OriginState, Refused, Requests, Snapshot
-from edgeproxy.top.figures import Figures, Quantiles, figures, quantile
+from edgeproxy.metrics.summary import quantile
+from edgeproxy.top.figures import Figures, Quantiles, figures
 
 SLOTS = len(BUCKETS_S) + 1
 AT = {bound: place for place, bound in enumerate(BUCKETS_S)}
