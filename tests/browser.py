@@ -19,7 +19,7 @@ QUIET = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--remote-debugging-port=0", "--hide-scrollbars", "about:blank",
 )  # fmt: skip
-START_S = 30.0
+START_S = WAIT_S = 30.0
 
 
 class Navigated(Exception):
@@ -34,7 +34,8 @@ class Page:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._loaded = asyncio.Event()
+        self._loaded: set[str] = set()  # documents, by the id of what loaded them
+        self._news = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -43,8 +44,11 @@ class Page:
             answer = self._answers.pop(said.get("id"), None)
             if answer is not None:
                 answer.set_result(said)
-            elif said.get("method") == "Page.loadEventFired":
-                self._loaded.set()
+            elif said.get("method") == "Page.lifecycleEvent":
+                if said["params"]["name"] == "load":
+                    async with self._news:
+                        self._loaded.add(said["params"]["loaderId"])
+                        self._news.notify_all()
             elif said.get("method") == "Log.entryAdded":
                 entry = said["params"]["entry"]
                 if entry["level"] == "error":
@@ -61,7 +65,8 @@ class Page:
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
-        said: dict[str, Any] = await answer
+        async with asyncio.timeout(2 * WAIT_S):
+            said: dict[str, Any] = await answer
         if "navigated" in said.get("error", {}).get("message", ""):
             raise Navigated
         assert "error" not in said, said["error"]
@@ -70,9 +75,9 @@ class Page:
 
     async def open(self, url: str) -> None:
         """Return when all of it is loaded."""
-        self._loaded.clear()
-        await self.send("Page.navigate", url=url)
-        await self._loaded.wait()
+        loader = (await self.send("Page.navigate", url=url))["loaderId"]
+        async with self._news:
+            await self._news.wait_for(lambda: loader in self._loaded)
 
     async def size(self, width: int, height: int, *, mobile: bool = False) -> None:
         await self.send(
@@ -96,12 +101,24 @@ class Page:
     async def until(self, condition: str) -> Any:
         """The value of an expression once it is true; asked again whenever the page changes, and
         on the page that comes after it."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                return await self._seen_at_last(condition)
+        except TimeoutError:
+            raise AssertionError(f"never: {condition}; troubles: {self.troubles}") from None
+
+    async def _seen_at_last(self, condition: str) -> Any:
         while True:
-            self._loaded.clear()
+            seen = len(self._loaded)
             try:
                 return await self._seen(condition)
             except Navigated:
-                await self._loaded.wait()
+                await self._more_than(seen)
+
+    async def _more_than(self, count: int) -> None:
+        """Return when more documents have been loaded."""
+        async with self._news:
+            await self._news.wait_for(lambda: len(self._loaded) > count)
 
     async def _seen(self, condition: str) -> Any:
         return await self.run(
@@ -114,6 +131,7 @@ class Page:
               observer.observe(document, {{
                 subtree: true, childList: true, attributes: true, characterData: true,
               }});
+              addEventListener("focusin", look);
               look();
             }})"""
         )
@@ -161,6 +179,7 @@ async def _begun(socket: aiohttp.ClientWebSocketResponse) -> Page:
     page = Page(socket)
     for domain in ("Page", "Log", "Runtime"):
         await page.send(f"{domain}.enable")
+    await page.send("Page.setLifecycleEventsEnabled", enabled=True)
     return page
 
 

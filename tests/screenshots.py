@@ -101,6 +101,7 @@ async def look(proxy: Proxy, folder: Path, at_s: float) -> dict[str, bytes]:
     async with chromium(folder / "profile") as page:
         await page.size(1280, 800)
         await page.open(f"http://{proxy.server.admin.address}/")
+        await page.until("document.activeElement.id === 'token'")
         await page.type(TOKEN)
         await page.press("Enter")
         await page.until("document.querySelector('#state.healthy')")

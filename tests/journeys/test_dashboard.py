@@ -54,6 +54,7 @@ class Scene:
     async def sign_in(self) -> None:
         """By keyboard alone: the field has the focus."""
         await self.page.open(self.url)
+        await self.page.until("document.activeElement.id === 'token'")
         await self.page.type(TOKEN)
         await self.page.press("Enter")
         await self.page.until("document.querySelector('#state.healthy')")
@@ -263,6 +264,7 @@ async def test_who_signs_out_is_out(scene: Scene) -> None:
 
 async def test_a_wrong_token_is_said_to_be_wrong(scene: Scene) -> None:
     await scene.page.open(scene.url)
+    await scene.page.until("document.activeElement.id === 'token'")
     await scene.page.type("not-the-token-at-all")
     await scene.page.press("Enter")
     await scene.page.until("document.querySelector('#said.bad')")

@@ -38,6 +38,8 @@ onSubmit("sign-in", "said", async () => {
   return "";
 });
 
+byId("token")?.focus(); // autofocus waits for the first picture of the page, which may take a while
+
 byId("sign-out")?.addEventListener("click", async () => {
   await post("/session/end", {});
   location.reload();
