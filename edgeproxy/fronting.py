@@ -73,7 +73,7 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
         headers.set("x-forwarded-proto", request.scheme)
     headers.set("accept-encoding", asked_coding(request.headers))
     headers.set("via", VIA)
-    headers.fields.append(loop_field(exchange, origin))
+    headers.add("cdn-loop", loop_members(exchange, origin))
     return Request(
         method=request.method,
         authority=origin.authority,
@@ -86,7 +86,7 @@ def upstream_request(exchange: Exchange, target: Target, origin: Origin) -> Requ
     )
 
 
-def loop_field(exchange: Exchange, origin: Origin) -> tuple[bytes, bytes]:
+def loop_members(exchange: Exchange, origin: Origin) -> str:
     """What `CDN-Loop` says to `origin`: the proxies of our kind that have had this request, us last
     (RFC 8586).
 
@@ -96,22 +96,22 @@ def loop_field(exchange: Exchange, origin: Origin) -> tuple[bytes, bytes]:
     Ours can do no more than have one request refused, with a status that says nothing of an
     origin's health and is never stored. Raises ClientError (508).
     """
-    own, field = _loop_field(origin.host, origin.port, origin.base)
+    own, member = _loop_member(origin.host, origin.port, origin.base)
     said = exchange.request.headers.joined("cdn-loop")
     if said is None:
-        return field
+        return member
     before = _LOOP_MEMBER.findall(said)
     if own in before or len(before) >= MAX_HOPS:
         exchange.error = f"origin {origin.name!r} leads back here; name another place in its url"
         raise ClientError(508, "this request has come through here before")
-    return b"cdn-loop", ", ".join(f"edgeproxy;id={hop}" for hop in (*before, own)).encode()
+    return ", ".join([*(f"edgeproxy;id={hop}" for hop in before), member])
 
 
 @functools.lru_cache(maxsize=1024)
-def _loop_field(host: str, port: int, base: str) -> tuple[str, tuple[bytes, bytes]]:
-    """The id of an origin, and the field of a request that nobody of our kind has had before."""
+def _loop_member(host: str, port: int, base: str) -> tuple[str, str]:
+    """The id of an origin, and our member of `CDN-Loop` with it."""
     id = hashlib.blake2b(f"{host}:{port}{base}".encode(), digest_size=6).hexdigest()
-    return id, (b"cdn-loop", f"edgeproxy;id={id}".encode())
+    return id, f"edgeproxy;id={id}"
 
 
 def asked_coding(headers: Headers) -> str:
