@@ -30,6 +30,7 @@ from edgeproxy.private_file import write_private
 ANSWER_S = 15  # for the directory to answer one request
 VALIDATION_S = 120  # for it to come and see the proof, and to sign
 POLL_S = 1
+MAX_AFTER_S = 7 * 24 * 3600.0  # that an authority may put us off: its longest limits are a week
 NONCES = 5  # that may be refused, two at a time
 
 
@@ -231,13 +232,14 @@ class Issuer:
 
     def _after_s(self) -> float:
         """What the last answer said of when to come again (RFC 9110, section 10.2.3)."""
-        text = self._retry_after
+        text, after_s = self._retry_after, 0.0
         if text.isascii() and text.isdigit():
-            return float(text)
-        with contextlib.suppress(TypeError, ValueError):
-            moment = parsedate_to_datetime(text)
-            return max(0.0, (moment - datetime.now(moment.tzinfo)).total_seconds())
-        return 0.0
+            after_s = float(text)
+        else:
+            with contextlib.suppress(TypeError, ValueError):
+                moment = parsedate_to_datetime(text)
+                after_s = (moment - datetime.now(moment.tzinfo)).total_seconds()
+        return min(max(after_s, 0.0), MAX_AFTER_S)
 
 
 def _until(within_s: float) -> datetime:

@@ -81,7 +81,11 @@ class Keeper:
     async def _run(self) -> None:
         while True:
             self._news.clear()
-            wait_s = await self._round()
+            try:
+                wait_s = await self._round()
+            except Exception:
+                log.exception("certificates cannot be looked after")
+                wait_s = LOOK_EVERY_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._news.wait()

@@ -148,11 +148,17 @@ async def test_nonces_that_are_not_good_any_more_are_no_trouble(
     assert directory.bad_nonces == 0
 
 
-async def test_a_limit_is_kept_to(tmp_path: Path, directory: Directory, told: Told) -> None:
-    directory.limited = 1
+@pytest.mark.parametrize(
+    ("retry_after", "minutes"),
+    [("7200", 120), ("9" * 400, 7 * 24 * 60), ("Fri, 01 Jan 2100 00:00:00 GMT", 7 * 24 * 60)],
+)
+async def test_a_limit_is_kept_to(
+    retry_after: str, minutes: int, tmp_path: Path, directory: Directory, told: Told
+) -> None:
+    directory.limited, directory.retry_after = 1, retry_after
     async with served(tmp_path, directory) as proxy:
         said = await told.of("no certificate for one.example")
-        assert said.endswith("too many certificates [rateLimited]; again in 120 min")
+        assert said.endswith(f"too many certificates [rateLimited]; again in {minutes} min")
         assert directory.orders == []
         await proxy.reload(policy(tmp_path, directory))  # the operator says: now
         await told.of("the certificate for one.example was had")

@@ -14,7 +14,7 @@ from hyperframe.frame import GoAwayFrame, HeadersFrame
 from edgeproxy.engine.frames import Code
 from edgeproxy.testing import Proxy, running
 from tests.certificates import Authority
-from tests.http2_client import POST, connected, get, tls_port
+from tests.http2_client import GET, POST, connected, get, tls_port
 from tests.threats.raw import Act, Link, Origin, answering
 
 CURL, H2LOAD = shutil.which("curl"), shutil.which("h2load")
@@ -97,6 +97,16 @@ async def test_hits_are_answered_in_the_front_and_remembered(tmp_path: Path) -> 
         assert proxy.server.edge.accelerator.remembered > 0
         for name in (b"connection", b"transfer-encoding", b"keep-alive"):
             assert first.get(name) is None
+
+
+async def test_a_name_that_is_not_served_is_misdirected(tmp_path: Path) -> None:
+    """A client may use a connection for every name of its certificate (RFC 9113, section 9.1.1)."""
+    Authority.in_folder(tmp_path, "authority").sign(tmp_path, "server", "a.example", "b.example")
+    text = policy(tmp_path) + "hosts: [a.example]\n"
+    async with running(text, tls=True) as proxy, connected(proxy) as client:
+        other = [*GET[:2], (b":authority", b"b.example"), (b":path", b"/hello")]
+        for fields, status in ((get(b"/hello"), 200), (other, 421), (get(b"/hello"), 200)):
+            assert (await client.ask(fields)).status == status
 
 
 async def test_what_comes_before_an_answer_is_passed_on(tmp_path: Path) -> None:
