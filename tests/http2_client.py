@@ -196,10 +196,12 @@ def unchecked() -> ssl.SSLContext:
 
 @asynccontextmanager
 async def connected(
-    proxy: Proxy, *, greets: bool = True, window: int = 65535
+    proxy: Proxy | int, *, greets: bool = True, window: int = 65535
 ) -> AsyncIterator[Client]:
-    """A connection that has agreed on HTTP/2; `window` is that of its streams."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", tls_port(proxy), ssl=unchecked())
+    """A connection to `proxy`, or its port for TLS, that has agreed on HTTP/2; `window` is that of
+    its streams."""
+    port = proxy if isinstance(proxy, int) else tls_port(proxy)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=unchecked())
     agreed = writer.get_extra_info("ssl_object").selected_alpn_protocol()
     assert agreed == "h2", agreed
     client = Client(reader, writer)

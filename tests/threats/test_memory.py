@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import sys
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
+from tests.http2_client import connected, get
 from tests.threats.raw import OK, Act, Link, Origin, answering, ask
 
 pytestmark = pytest.mark.skipif(
@@ -20,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 MIB = 1024  # in the kernel's kilobytes
+COUNT = 60  # requests at once; the proxy asks its origin 64 times at once
 
 POLICY = """\
 version: 1
@@ -33,6 +37,7 @@ origins:
     total_timeout: 1500ms
 cache: {memory: {max_size: 4MiB}, max_object_size: 1MiB}
 limits: {send_timeout: 800ms}
+tls: {certificates: [{certificate: FOLDER/server.pem, key: FOLDER/server.key}]}
 routes:
   - {name: plain, match: {path: /plain}, origin: site, cache: false}
   - {name: links, match: {path: /links/**}, origin: site, filters: [{rewrite_links: {}}]}
@@ -45,6 +50,7 @@ class Child:
     """A proxy in a process of its own."""
 
     port: int
+    tls_port: int
     pid: int
 
     def peak(self) -> int:
@@ -66,9 +72,11 @@ class Child:
 @asynccontextmanager
 async def child(origin: Origin, folder: Path) -> AsyncIterator[Child]:
     policy = folder / "policy.yaml"
-    policy.write_text(POLICY)
+    Authority.in_folder(folder, "authority").sign(folder, "server", "a.example")
+    policy.write_text(POLICY.replace("FOLDER", str(folder)))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "edgeproxy", "run", str(policy), "--listen", "127.0.0.1:0",
+        "--listen-tls", "127.0.0.1:0",
         "--origin", f"site={origin.url}", "--access-log", "off", "--log-level", "ERROR",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
@@ -76,7 +84,8 @@ async def child(origin: Origin, folder: Path) -> AsyncIterator[Child]:
     try:
         async with asyncio.timeout(30):
             line = (await process.stdout.readline()).decode()
-        yield Child(int(line.split("http://127.0.0.1:")[1].split("/")[0]), process.pid)
+        ports = [int(port) for port in re.findall("https?://127.0.0.1:([0-9]+)/", line)]
+        yield Child(*ports, process.pid)
         process.terminate()
         async with asyncio.timeout(15):
             assert await process.wait() == 0
@@ -234,3 +243,33 @@ async def test_upload_to_an_origin_that_does_not_read_is_held_back(tmp_path: Pat
 
         await asyncio.gather(*(upload() for _ in range(4)))
         assert proxy.peak() - before < 32 * MIB
+
+
+async def _streams(port: int, window: int) -> None:
+    """A client of HTTP/2 that opens its windows so far, asks COUNT times, and takes nothing."""
+    async with connected(port, window=window) as client:
+        client.h2.increment_flow_control_window(window or 1)
+        for _ in range(COUNT):
+            client.begin(get(b"/plain"))
+        await client.flush()
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.2):
+                await asyncio.Event().wait()
+
+
+async def test_streams_that_nobody_reads_bind_no_more_than_connections(tmp_path: Path) -> None:
+    """Answers without an end: by HTTP/1.1, then on one connection of HTTP/2, its windows shut or
+    wide open; 16 MiB more at the most."""
+    async with Origin() as origin, child(origin, tmp_path) as proxy:
+        for _ in range(20):
+            await ask(proxy.port, "/plain")
+        origin.act = ENDLESS["a long body"]
+        await origin.hang_up()
+        before = proxy.rest()
+        await asyncio.gather(*(_not_reading(proxy.port, "/plain") for _ in range(COUNT)))
+        of_connections = proxy.peak() - before
+        for window in (0, 1 << 30):
+            before = proxy.rest()
+            await _streams(proxy.tls_port, window)
+            assert proxy.peak() - before < of_connections + 16 * MIB
