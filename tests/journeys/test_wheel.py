@@ -47,3 +47,19 @@ def test_geo_works_with_the_default_database(tmp_path: Path) -> None:
         french = proxy.get("/", {"X-Forwarded-For": "193.51.208.13"})
         assert (french.status, french.headers["location"]) == (302, "/fr/")
         assert proxy.get("/").body == "hello from elsewhere"
+
+
+def test_without_its_extra_acme_says_what_to_install(tmp_path: Path) -> None:
+    policy = tmp_path / "acme.yaml"
+    policy.write_text(
+        """
+        version: 1
+        origins: {site: {url: "https://you.github.io/"}}
+        state: {path: state}
+        tls: {acme: {names: [www.example.org], agree_terms: true}}
+        """
+    )
+    done = environment().run("edgeproxy", "check", policy)
+    assert done.returncode == 2
+    wanted = "tls.acme needs acme, which is not installed; run: pip install 'edgeproxy[acme]'"
+    assert f"acme.yaml:5:21: {wanted} [missing-extra]" in done.stdout + done.stderr
