@@ -14,7 +14,8 @@ from edgeproxy.app import App
 from edgeproxy.caching.neighbours import Neighbours
 from edgeproxy.engine.accelerator import Accelerator
 from edgeproxy.engine.flows import written
-from edgeproxy.engine.front import Front, FrontSettings, Peer
+from edgeproxy.engine.front import HTTP1, Front, FrontSettings, Peer
+from edgeproxy.engine.http1 import Http1
 from edgeproxy.engine.http2 import Http2
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.mitm import Core
@@ -76,8 +77,8 @@ class Edge:
         self._front = Front(
             self._connect,
             self._settings,
+            {HTTP1: Http1, "h2": Http2},
             self.accelerator,
-            others={"h2": Http2},
             counts=self.app.counts,
         )
         for address in self._listen:

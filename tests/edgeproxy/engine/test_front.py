@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.engine.front import Front, FrontSettings, Peer, client_key
+from edgeproxy.engine.front import HTTP1, Front, FrontSettings, Peer, client_key
+from edgeproxy.engine.http1 import Http1
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.pipe import PipeEnd, duplex
 from edgeproxy.policy.model import Limits
@@ -171,7 +172,7 @@ async def place(
 ) -> AsyncIterator[Place]:
     settings = FrontSettings(Limits.model_validate(limits), encoded_slashes)
     core = Core(handler)
-    front = Front(core.connect, lambda: settings)
+    front = Front(core.connect, lambda: settings, {HTTP1: Http1})
     where = Place(front, core, address_of(await front.listen(ListenAddress("127.0.0.1"))))
     try:
         yield where
@@ -433,7 +434,7 @@ async def test_listens_on_several_addresses() -> None:
 async def test_settings_are_asked_for_every_request() -> None:
     current = FrontSettings(Limits())
     core = Core()
-    front = Front(core.connect, lambda: current)
+    front = Front(core.connect, lambda: current, {HTTP1: Http1})
     where = Place(front, core, address_of(await front.listen(ListenAddress("127.0.0.1"))))
     client = await where.client()
     client.send(GET)
@@ -650,7 +651,7 @@ async def test_core_that_takes_no_stream_gives_502() -> None:
     def connect(peer: Peer) -> PipeEnd:
         raise OSError("no core")
 
-    front = Front(connect, lambda: FrontSettings(Limits()))
+    front = Front(connect, lambda: FrontSettings(Limits()), {HTTP1: Http1})
     where = Place(front, Core(), address_of(await front.listen(ListenAddress("127.0.0.1"))))
     assert statuses(await where.ask(GET)) == [502]
     await where.close()
@@ -763,7 +764,7 @@ async def test_early_answer_to_an_upload_closes_the_connection() -> None:
             seen.set()
 
     core = Early()
-    front = Front(core.connect, lambda: FrontSettings(Limits()))
+    front = Front(core.connect, lambda: FrontSettings(Limits()), {HTTP1: Http1})
     where = Place(front, core, address_of(await front.listen(ListenAddress("127.0.0.1"))))
     client = await where.client()
     client.send(b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 90000\r\n\r\n")
