@@ -18,7 +18,7 @@ PING_EVERY_S = 5.0
 HUNG_S = 30.0
 """A worker that does not answer for so long serves nobody either. It is killed."""
 
-FAREWELL_S = 1.0  # between the end of the channel and that of the process
+FAREWELL_S = 5.0  # between the end of the channel and that of the process, on a busy machine too
 
 log = logging.getLogger("edgeproxy.workers")
 
@@ -34,11 +34,13 @@ class Child:
         *,
         ping_every_s: float = PING_EVERY_S,
         hung_s: float = HUNG_S,
+        farewell_s: float = FAREWELL_S,
     ) -> None:
         self.number = number
         self.process = process
         self.channel = channel
         self._ping_every_s, self._hung_s = ping_every_s, hung_s
+        self._farewell_s = farewell_s
         self.is_ready = False
         self.started_s = time.monotonic()
 
@@ -90,7 +92,7 @@ class Child:
             reason = await self.channel.lost()
         finally:
             pinging.cancel()
-        await asyncio.sleep(FAREWELL_S)
+        await asyncio.sleep(self._farewell_s)
         log.error("%s is killed: %s", self, reason)
         self.kill()
 

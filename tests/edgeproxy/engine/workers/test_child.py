@@ -42,7 +42,7 @@ async def test_how_it_was_killed_is_told() -> None:
 
 
 async def test_one_that_hangs_is_killed(caplog: Any) -> None:
-    child = await Child.born(1, {}, ping_every_s=0.05, hung_s=0.2)
+    child = await Child.born(1, {}, ping_every_s=0.05, hung_s=0.2, farewell_s=0.1)
     await child.channel.ask("ping")
     child.is_ready = True
     os.kill(child.process.pid, SIGSTOP)
@@ -60,7 +60,7 @@ async def test_one_that_hangs_is_killed(caplog: Any) -> None:
     ids=["garbage", "no message", "half a message"],
 )
 async def test_one_that_talks_nonsense_is_killed(caplog: Any, code: str, why: str) -> None:
-    child = await Child.born(1, {}, program=program(code))
+    child = await Child.born(1, {}, program=program(code), farewell_s=0.1)
     assert await child.ended() == "was killed by SIGKILL"
     assert why in caplog.text
 
