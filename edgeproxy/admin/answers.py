@@ -60,6 +60,7 @@ class Origins(TypedDict):
 class Variant(TypedDict):
     name: str
     share: float
+    requests: int
 
 
 class Experiment(TypedDict):

@@ -53,7 +53,9 @@ class ServingOperations:
         }
 
     async def experiments(self, _: asked.Nothing) -> dict[str, Any]:
-        return {"experiments": list(_experiments(self._app.plan.policy))}
+        recent = self._app.recent
+        seen = recent.report()["variants"] if recent is not None else {}
+        return {"experiments": list(_experiments(self._app.plan.policy, seen))}
 
     async def plugins(self, _: asked.Nothing) -> dict[str, Any]:
         plan = self._app.plan
@@ -74,8 +76,9 @@ def _well(report: Report) -> dict[str, Any]:
     return told
 
 
-def _experiments(policy: Policy) -> Iterator[dict[str, Any]]:
-    """The splits that the policy speaks of, whichever plugin makes them."""
+def _experiments(policy: Policy, seen: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    """The splits that the policy speaks of, whichever plugin makes them; `seen` are requests by
+    `EXPERIMENT=VARIANT`, as the access log has them."""
     section = policy.expanded.get("experiments", {})
     for name, spec in section.items():
         weights: Mapping[str, float] = spec["weights"]
@@ -83,7 +86,12 @@ def _experiments(policy: Policy) -> Iterator[dict[str, Any]]:
         yield {
             "name": name,
             "variants": [
-                {"name": variant, "share": weight / total} for variant, weight in weights.items()
+                {
+                    "name": variant,
+                    "share": weight / total,
+                    "requests": seen.get(f"{name}={variant}", 0),
+                }
+                for variant, weight in weights.items()
             ],
             "routes": [
                 route.core.name

@@ -41,7 +41,7 @@ async def panels(ask: Ask, history: History) -> Panels:
         "origins": _origins(figures, answers["origins"]["origins"]),
         "routes": _routes(figures["requests"]),
         "countries": _shares(traffic["countries"], MAX_ROWS + 2),
-        "experiments": _experiments(answers["experiments"]["experiments"], traffic["variants"]),
+        "experiments": _experiments(answers["experiments"]["experiments"]),
         "pages": {kind: traffic[kind][:MAX_ROWS] for kind in ("slowest", "failing", "missing")},
         "tail": _tail(traffic["tail"][:MAX_TAIL], answers["requests"]["requests"]),
         "traffic": traffic,
@@ -161,21 +161,14 @@ def _shares(counts: Mapping[str, int], most: int) -> list[dict[str, Any]]:
     return [{"name": name, "count": n, "share": n / total if total else 0.0} for name, n in shown]
 
 
-def _experiments(
-    known: Iterable[Mapping[str, Any]], seen: Mapping[str, int]
-) -> list[dict[str, Any]]:
+def _experiments(known: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for experiment in known:
-        name = experiment["name"]
-        counts = {
-            one["name"]: seen.get(f"{name}={one['name']}", 0) for one in experiment["variants"]
-        }
-        total = sum(counts.values())
+        total = sum(one["requests"] for one in experiment["variants"])
         variants = [
-            {**one, "count": counts[one["name"]],
-             "seen": counts[one["name"]] / total if total else None}
+            {**one, "seen": one["requests"] / total if total else None}
             for one in experiment["variants"]
-        ]  # fmt: skip
+        ]
         found.append({**experiment, "variants": variants})
     return found
 

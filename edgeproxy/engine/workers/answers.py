@@ -68,6 +68,23 @@ def requests(answers: Answers) -> dict[str, Any]:
     return {"requests": sorted(found, key=lambda one: str(one["at"]), reverse=True)}
 
 
+def experiments(answers: Answers) -> dict[str, Any]:
+    """Of one policy, with the requests of all."""
+    every = [answer["experiments"] for answer in answers.values()]
+    same = zip(*every, strict=False)  # while policies change, one may be ahead for a moment
+    return {"experiments": [_added(each) for each in same]}
+
+
+def _added(same: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    variants = zip(*(one["variants"] for one in same), strict=False)
+    return {
+        **same[0],
+        "variants": [
+            {**each[0], "requests": sum(one["requests"] for one in each)} for each in variants
+        ],
+    }
+
+
 def traffic(answers: Answers) -> dict[str, Any]:
     """What all have seen."""
     return {**recent.merged(answers.values()), "is_logged": answers[min(answers)]["is_logged"]}

@@ -30,6 +30,7 @@ def _first(found: Answers) -> dict[str, Any]:
 _MERGED: Mapping[str, Callable[[Answers], dict[str, Any]]] = {
     "health": answers.health,
     "origins": answers.origins,
+    "experiments": answers.experiments,
     "cache_stats": answers.stats,
     "cache_objects": answers.objects,
     "cache_object": answers.objects,

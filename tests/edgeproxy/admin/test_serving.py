@@ -115,15 +115,25 @@ async def test_origins_are_told_with_their_health(proxy: Proxy) -> None:
     )  # fmt: skip
 
 
-async def test_experiments_are_told_with_shares_and_routes(proxy: Proxy) -> None:
+async def test_experiments_are_told_with_shares_routes_and_requests(proxy: Proxy) -> None:
+    for variant, count in (("plain", 1), ("bold", 2)):
+        for _ in range(count):
+            await proxy.get("/", headers={"Cookie": f"ep_hero={variant}"})
     _, said = await ask(proxy, "/experiments")
     assert said["experiments"] == [
         {
             "name": "hero",
-            "variants": [{"name": "plain", "share": 0.25}, {"name": "bold", "share": 0.75}],
+            "variants": [
+                {"name": "plain", "share": 0.25, "requests": 1},
+                {"name": "bold", "share": 0.75, "requests": 2},
+            ],
             "routes": ["home"],
         },
-        {"name": "idle", "variants": [{"name": "one", "share": 1.0}], "routes": []},
+        {
+            "name": "idle",
+            "variants": [{"name": "one", "share": 1.0, "requests": 0}],
+            "routes": [],
+        },
     ]
 
 
