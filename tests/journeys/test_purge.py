@@ -102,6 +102,7 @@ async def test_what_was_purged_stays_so_after_the_process_ends(
     assert await client.get_hit(child, "/a") == "a 2"
 
 
+@pytest.mark.timeout(120)  # it starts five processes
 async def test_killed_again_and_again_and_never_resurrected(
     client: Client, pages: Pages, tmp_path: Path, edgeproxy_run: Run
 ) -> None:
