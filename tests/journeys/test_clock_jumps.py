@@ -44,7 +44,14 @@ async def test_a_clock_that_jumps_makes_nothing_fresh_for_ever_and_fails_nobody(
     (tmp_path / "sitecustomize.py").write_text(SET_CLOCK)
     policy = tmp_path / "site.yaml"
     policy.write_text(POLICY.format(url=await serve_app(app), folder=tmp_path / "cache"))
-    offset.write_text("0")
+
+    def set_clock(offset_s: int) -> None:
+        """At once: the process reads it all the time."""
+        told = tmp_path / "told"
+        told.write_text(str(offset_s))
+        told.replace(offset)
+
+    set_clock(0)
     child = await edgeproxy_run(policy, CLOCK_OFFSET=str(offset), PYTHONPATH=str(tmp_path))
     reader, writer = await asyncio.open_connection("127.0.0.1", child.port)
 
@@ -69,13 +76,13 @@ async def test_a_clock_that_jumps_makes_nothing_fresh_for_ever_and_fails_nobody(
         return version
 
     first = await stays("")
-    offset.write_text(str(DAY_S))  # what the origin dates now is a day old: nothing is fresh
+    set_clock(DAY_S)  # what the origin dates now is a day old: nothing is fresh
     ahead = [(await get())[0] for _ in range(5)]
     assert first not in ahead
     assert len(set(ahead)) == 5
-    offset.write_text(str(-DAY_S))  # what is stored is from the future
+    set_clock(-DAY_S)  # what is stored is from the future
     behind = await stays(ahead[-1])
-    offset.write_text("0")  # what is stored is a day old
+    set_clock(0)  # what is stored is a day old
     await stays(behind)
     assert next(count) == 9  # each jump cost no more than that
     writer.close()
