@@ -313,6 +313,7 @@ async def test_copies_stand_in_while_the_name_of_the_origin_cannot_be_found(
     async with serving(fine) as app:
         policy = POLICY.replace("http://127.0.0.1:1/", app.url.replace("127.0.0.1", "app.example"))
         policy = policy.replace("memory: {}", f'disk: {{path: "{tmp_path}/cache"}}')
+        policy = policy.replace("kind: http", "kind: http, allow_private: true")
         fields = {"host": "site.example"}
         async with running(policy) as proxy:
             assert (await proxy.get("/", headers=fields)).body == b"page"

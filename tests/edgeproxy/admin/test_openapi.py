@@ -84,6 +84,19 @@ async def _serve(folder: Path, found: Future[str], ended: threading.Event) -> No
         found.set_exception(error)
 
 
+def test_what_is_there_is_answered_as_it_says(admin: str) -> None:
+    """What no generated id or URL finds: before a generated purge drops it."""
+    first = _get(admin, "/requests").json()["requests"][0]["id"]
+    for name, target in (
+        ("request", f"/requests/{first}"),
+        ("cache_object", "/cache/object?url=/"),
+        ("cache_why", "/cache/why?url=http://127.0.0.1/"),
+    ):
+        response = _get(admin, target)
+        assert response.status_code == 200
+        OPERATIONS[name].validate_response(response)
+
+
 def _asks() -> Iterator[tuple[str, GenerationMode]]:
     for route in ROUTES:
         yield route.operation, GenerationMode.POSITIVE
@@ -111,19 +124,6 @@ def _open() -> dict[str, str]:
 
 def _get(admin: str, target: str) -> requests.Response:
     return requests.get(admin + target, headers=_open(), timeout=30)
-
-
-def test_what_is_there_is_answered_as_it_says(admin: str) -> None:
-    """What no generated id or URL finds."""
-    first = _get(admin, "/requests").json()["requests"][0]["id"]
-    for name, target in (
-        ("request", f"/requests/{first}"),
-        ("cache_object", "/cache/object?url=/"),
-        ("cache_why", "/cache/why?url=http://127.0.0.1/"),
-    ):
-        response = _get(admin, target)
-        assert response.status_code == 200
-        OPERATIONS[name].validate_response(response)
 
 
 def test_the_document_that_is_served_is_of_the_table(admin: str) -> None:
