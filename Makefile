@@ -47,8 +47,8 @@ $(SCHEMAS): $(READY) $(shell find edgeproxy plugins -name '*.py')
 demo: $(READY) $(SITE) ## show edgeproxy at work, on this project's own site
 	@$(PY) docs/demo.py $(ARGS)
 
-test: $(READY) ## run the tests
-	@$(PY) -m pytest $(ARGS)
+test: $(READY) ## run the tests, a file to a core, four at the most; ARGS=-n0 for one
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(READY) ## all that must pass before a change goes in; ends with `make test`
 	@echo "check: pins";    $(BIN)/uv pip check --quiet --python $(PY)
