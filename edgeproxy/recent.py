@@ -11,6 +11,7 @@ import heapq
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any, Literal, TypedDict
 
 MAX_REPEATED = 1000
@@ -148,7 +149,9 @@ def merged(reports: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             found[page["host"], page["path"]] = page if other is None else _together(page, other)
         return _largest(found.values(), by)
 
-    tail = sorted((entry for report in every for entry in report["tail"]), key=_moment)
+    ranked = [(e["time"], -rank, e) for report in every for rank, e in enumerate(report["tail"])]
+    ranked.sort(key=itemgetter(0, 1))  # within a second, the last ones of each in turn
+    tail = [entry for *_, entry in ranked]
     return {
         "seen": sum(report["seen"] for report in every),
         "countries": names("countries"),

@@ -107,8 +107,24 @@ def test_several_say_together_what_one_would(workers: list[list[str]]) -> None:
     for paths in workers:
         of_worker = Recent()
         for path in paths:
-            made = entry(path, next(numbers), status=500, country=path[1:].upper())
+            number = next(numbers)
+            moment = f"2026-11-25T08:{number // 60:02}:{number % 60:02}Z"
+            made = entry(path, number, time=moment, status=500, country=path[1:].upper())
             of_worker.add(made)
             one.add(made)
         several.append(of_worker.report())
     assert recent.merged(several) == one.report()
+
+
+def test_the_last_of_each_are_told_of_a_second_in_which_each_had_more_than_is_told() -> None:
+    reports = []
+    for worker in (1, 2):
+        of_worker = Recent()
+        for number in range(2 * recent.MAX_TAIL):
+            of_worker.add(entry(f"/{number}", (worker << 16) + number))
+        reports.append(of_worker.report())
+    tail = recent.merged(reports)["tail"]
+    half = recent.MAX_TAIL // 2
+    for worker in (1, 2):
+        told = [one["path"] for one in tail if int(one["request_id"], 16) >> 16 == worker]
+        assert told == [f"/{2 * recent.MAX_TAIL - 1 - back}" for back in range(half)]

@@ -25,7 +25,7 @@ routes:
   - {{name: hello, match: {{path: /hello}}, respond: {{body: hello}}}}
   - {{name: site, cache: html}}
 """
-ENVIRONMENT = {**os.environ, "EDGEPROXY_TOKEN": TOKEN, "COLUMNS": "100", "NO_COLOR": "1"}
+ENVIRONMENT = {**os.environ, "EDGEPROXY_TOKEN": TOKEN, "COLUMNS": "200", "NO_COLOR": "1"}
 
 
 def command(socket: Path, *arguments: str) -> list[str]:
