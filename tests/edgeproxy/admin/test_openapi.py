@@ -110,7 +110,11 @@ def test_an_operation_takes_and_answers_what_it_says(
 ) -> None:
     @given(case=OPERATIONS[name].as_strategy(generation_mode=mode))
     @settings(
-        max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=12,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
     )
     def ask(case: schemathesis.Case) -> None:
         case.call_and_validate(admin, headers=_open(), checks=CHECKS)
