@@ -22,6 +22,7 @@ MAX_TAIL = 100
 MAX_PAGES = 500
 MAX_TOLD = 20  # of them, of each kind
 MAX_NAMES = 300  # of countries, or variants
+MAX_POLICIES = 4  # the last ones, of which it is known who was assigned
 MAX_PATH = 200  # characters of it
 HALF_LIFE_S = 600.0
 """A page counts half as much after so long without news."""
@@ -55,7 +56,11 @@ class Report(TypedDict):
 
 
 class Recent:
-    """`add` entries, or `repeat` those of answers that were given again; `report` of all."""
+    """`add` entries, or `repeat` those of answers that were given again; `report` of all.
+
+    `assigned` is how many visitors were new to a variant under one version of the policy: weights
+    may be others under the next.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -66,6 +71,7 @@ class Recent:
         self._seen = 0
         self._countries: Counter[str] = Counter()
         self._variants: Counter[str] = Counter()
+        self._assigned: dict[str, Counter[str]] = {}  # by version
         self._tail: deque[dict[str, Any]] = deque(maxlen=MAX_TAIL)
         self._slow, self._failing, self._missing = Pages(), Pages(), Pages()
         self._at_s = now()
@@ -83,18 +89,31 @@ class Recent:
             "tail": list(reversed(self._tail)),
         }
 
+    def assigned(self, policy: str) -> Mapping[str, int]:
+        """By `EXPERIMENT=VARIANT`, after a look at what is new."""
+        self._look()
+        return self._assigned.get(policy, Counter())
+
     def _look(self) -> None:
         others, repeated = _taken(self._others), _taken(self._repeated)
         entries = sorted((*others, *repeated), key=_moment)
         self._seen += len(entries)
         self._tail.extend(_shown(entry) for entry in entries[-MAX_TAIL:])
         _count(self._countries, (entry.get("country") for entry in entries))
-        _count(self._variants, (v for entry in entries for v in _variants(entry)))
+        _count(self._variants, (v for entry in entries for v in _variants(entry, "variant")))
+        for entry in entries:
+            if "assigned" in entry:
+                _count(self._under(entry["policy"]), _variants(entry, "assigned"))
         now_s = self._now()
         kept, self._at_s = 0.5 ** ((now_s - self._at_s) / HALF_LIFE_S), now_s
         self._slow.take(kept, others)
         self._failing.take(kept, (entry for entry in others if _has_failed(entry["status"])))
         self._missing.take(kept, (entry for entry in others if entry["status"] == 404))
+
+    def _under(self, policy: str) -> Counter[str]:
+        if policy not in self._assigned and len(self._assigned) >= MAX_POLICIES:
+            del self._assigned[next(iter(self._assigned))]
+        return self._assigned.setdefault(policy, Counter())
 
 
 class Pages:
@@ -184,8 +203,8 @@ def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**shown, "path": shown["path"][:MAX_PATH]}
 
 
-def _variants(entry: Mapping[str, Any]) -> list[str]:
-    found: str = entry.get("variant", "")
+def _variants(entry: Mapping[str, Any], key: str) -> list[str]:
+    found: str = entry.get(key, "")
     return found.split(",") if found else []
 
 

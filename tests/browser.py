@@ -141,11 +141,23 @@ class Page:
 
     async def press(self, key: str) -> None:
         """A key that is no letter, such as `Tab` or `Enter`."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}[key]
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowRight": 39}[key]
         how = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         text = {"Enter": "\r", " ": " "}.get(key)
         await self.send("Input.dispatchKeyEvent", type="keyDown", text=text or "", **how)
         await self.send("Input.dispatchKeyEvent", type="keyUp", **how)
+
+    async def hover(self, selector: str) -> None:
+        """Move the pointer onto the middle of an element."""
+        x, y = await self.run(
+            f"""(() => {{
+              const one = document.querySelector({selector!r});
+              one.scrollIntoView({{block: "center"}});
+              const box = one.getBoundingClientRect();
+              return [box.x + box.width / 2, box.y + box.height / 2];
+            }})()"""
+        )
+        await self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     async def picture(self, *, whole: bool = False) -> bytes:
         """PNG."""
@@ -180,6 +192,7 @@ async def _begun(socket: aiohttp.ClientWebSocketResponse) -> Page:
     for domain in ("Page", "Log", "Runtime"):
         await page.send(f"{domain}.enable")
     await page.send("Page.setLifecycleEventsEnabled", enabled=True)
+    await page.send("Emulation.setFocusEmulationEnabled", enabled=True)  # as in front of somebody
     return page
 
 

@@ -53,7 +53,7 @@ PAGES = {
 ASSETS = [f"/assets/{name}" for name in ("site.css", "site.js", "logo.svg", "font.woff2")]
 NETWORKS = {
     "194.25.0": 22, "8.8.8": 18, "81.2.69": 9, "133.242.0": 8, "200.160.2": 6,
-    "193.51.208": 7, "203.2.218": 4, "196.25.1": 3, "168.126.63": 3,
+    "193.51.208": 7, "203.2.218": 4, "196.25.1": 3, "168.126.63": 3, "31.13.72": 2,
 }  # fmt: skip
 VISIT_S = 110.0
 
@@ -72,13 +72,16 @@ def site(folder: Path, size: int = 12_000) -> Path:
 
 
 async def visit(proxy: Proxy, chance: random.Random, until_s: float) -> None:
-    """Visitors come in waves; each asks for a page and for what belongs to it."""
+    """Visitors come in waves; each asks for some pages, and for what belongs to them."""
     while (left_s := until_s - time.monotonic()) > 0:
         network = chance.choices([*NETWORKS], [*NETWORKS.values()])[0]
         address = f"{network}.{chance.randrange(1, 255)}"
         headers = {"X-Forwarded-For": address, "Host": "www.example.org"}
-        for path in (chance.choices([*PAGES], [*PAGES.values()])[0], *chance.sample(ASSETS, 2)):
-            await proxy.get(path, headers=headers)
+        for page in chance.choices([*PAGES], [*PAGES.values()], k=2):
+            for path in (page, *chance.sample(ASSETS, 2)):
+                reply = await proxy.get(path, headers=headers)
+                if "Set-Cookie" in reply.headers:
+                    headers["Cookie"] = reply.headers["Set-Cookie"].partition(";")[0]
         await asyncio.sleep(chance.random() * (0.12 + 0.08 * math.sin(left_s / 9)))
 
 

@@ -61,6 +61,7 @@ class Variant(TypedDict):
     name: str
     share: float
     requests: int
+    assigned: int
 
 
 class Experiment(TypedDict):

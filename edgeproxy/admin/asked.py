@@ -125,6 +125,11 @@ class Rollback(Change):
     """The number or the version of a kept policy; the last other one if absent."""
 
 
+class OnTrial(Change):
+    version: str = ""
+    """The version of the policy on trial that is meant; whichever it is if absent."""
+
+
 def _file_name(name: str) -> str:
     if not name.isprintable():
         raise ValueError("is no name for a file")

@@ -89,14 +89,14 @@ class PolicyOperations:
             await self._rollout.try_out(what.texts(), share, change.by, change.why, tests=tests)
         return await self._changed()
 
-    async def policy_promote(self, what: asked.Change) -> dict[str, Any]:
+    async def policy_promote(self, what: asked.OnTrial) -> dict[str, Any]:
         with _refusing():
-            await self._rollout.promote(what.by, what.why)
+            await self._rollout.promote(what.by, what.why, what.version)
         return await self._changed()
 
-    async def policy_abort(self, what: asked.Change) -> dict[str, Any]:
+    async def policy_abort(self, what: asked.OnTrial) -> dict[str, Any]:
         with _refusing():
-            await self._rollout.abort(what.by)
+            await self._rollout.abort(what.by, what.version)
         return await self._changed()
 
     async def _changed(self) -> dict[str, Any]:

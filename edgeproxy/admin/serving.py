@@ -14,6 +14,7 @@ from edgeproxy.health import Report
 from edgeproxy.hooks import Hooks
 from edgeproxy.plan import Plan
 from edgeproxy.policy.policy import LoadedPlugin, Policy
+from edgeproxy.recent import Recent
 
 HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 
@@ -53,9 +54,9 @@ class ServingOperations:
         }
 
     async def experiments(self, _: asked.Nothing) -> dict[str, Any]:
-        recent = self._app.recent
-        seen = recent.report()["variants"] if recent is not None else {}
-        return {"experiments": list(_experiments(self._app.plan.policy, seen))}
+        recent, plan = self._app.recent or Recent(), self._app.plan
+        seen, assigned = recent.report()["variants"], recent.assigned(plan.version)
+        return {"experiments": list(_experiments(plan.policy, seen, assigned))}
 
     async def plugins(self, _: asked.Nothing) -> dict[str, Any]:
         plan = self._app.plan
@@ -76,9 +77,11 @@ def _well(report: Report) -> dict[str, Any]:
     return told
 
 
-def _experiments(policy: Policy, seen: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+def _experiments(
+    policy: Policy, seen: Mapping[str, int], assigned: Mapping[str, int]
+) -> Iterator[dict[str, Any]]:
     """The splits that the policy speaks of, whichever plugin makes them; `seen` are requests by
-    `EXPERIMENT=VARIANT`, as the access log has them."""
+    `EXPERIMENT=VARIANT`, as the access log has them, and `assigned` those of new visitors."""
     section = policy.expanded.get("experiments", {})
     for name, spec in section.items():
         weights: Mapping[str, float] = spec["weights"]
@@ -90,6 +93,7 @@ def _experiments(policy: Policy, seen: Mapping[str, int]) -> Iterator[dict[str, 
                     "name": variant,
                     "share": weight / total,
                     "requests": seen.get(f"{name}={variant}", 0),
+                    "assigned": assigned.get(f"{name}={variant}", 0),
                 }
                 for variant, weight in weights.items()
             ],

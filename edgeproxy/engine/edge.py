@@ -101,8 +101,7 @@ class Edge:
     async def close(self) -> None:
         self.watchdog.stop()
         await self.app.close()
-        if (recording := self._end_recording()) is not None:
-            await recording.written()
+        self._end_recording()
         await self._upstream.close()
 
     def follow(self, policy: Policy) -> None:
@@ -124,12 +123,10 @@ class Edge:
             except OSError as error:
                 raise BadAddress(f"cannot record into {wanted.path}: {error.strerror}") from None
 
-    def _end_recording(self) -> Recording | None:
-        """The recording that there was, which takes no more."""
+    def _end_recording(self) -> None:
         recording, self._recording, self.app.recorder = self._recording, None, None
         if recording is not None:
-            recording.end()
-        return recording
+            recording.close()
 
     def _settings(self) -> FrontSettings:
         plan = self.app.plan

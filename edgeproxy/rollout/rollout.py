@@ -216,26 +216,31 @@ class Rollout:
             return running  # with its counts, and everybody on the side where they are
         return await self.app.try_out(plan, share)
 
-    async def promote(self, by: str, why: str = "") -> None:
-        """Put the candidate in force. Raises Refused, or PolicyError."""
+    async def promote(self, by: str, why: str = "", version: str = "") -> None:
+        """Put the candidate in force, if it is `version`. Raises Refused, or PolicyError."""
         async with self._lock:
-            candidate = self._candidate()
+            candidate = self._candidate(version)
             with self._counted(), self._all_or_nothing("the candidate was not promoted"):
                 plan = await asyncio.to_thread(self.app.compile, candidate.plan.policy)
                 await self._put_in_force(plan, "promote", by, why)
 
-    async def abort(self, by: str) -> str:
-        """End the trial; the version that was tried. Raises Refused."""
+    async def abort(self, by: str, version: str = "") -> str:
+        """End the trial, if it is of `version`; the version that was tried. Raises Refused."""
         async with self._lock:
-            version = self._candidate().plan.version
+            version = self._candidate(version).plan.version
             await self.app.end_trial()
             log.info("the trial of policy %s was ended by %s", version, by)
             return version
 
-    def _candidate(self) -> Trial:
-        if self.app.candidate is None:
+    def _candidate(self, version: str = "") -> Trial:
+        """The policy on trial; of `version`, if that is said, since somebody looked at it."""
+        candidate = self.app.candidate
+        if candidate is None:
             raise Refused("no-candidate", "no policy is on trial")
-        return self.app.candidate
+        if version and candidate.plan.version != version:
+            another = f"policy {candidate.plan.version} is on trial by now, not {version}"
+            raise Refused("no-candidate", another)
+        return candidate
 
     async def close(self) -> None:
         """Let a change that is under way come to its end."""

@@ -1,7 +1,6 @@
 """Set, add, append and remove header fields, of the request to the origin and of the response."""
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, model_validator
@@ -64,13 +63,11 @@ class Edits(Config):
         """The facts that the new values are made of."""
         return tuple(sorted({name for template in self.templates() for name in template.facts}))
 
-    def apply(
-        self, exchange: Exchange, headers: Headers, set_field: Callable[[str, Template], None]
-    ) -> None:
+    def apply(self, exchange: Exchange, headers: Headers) -> None:
         if self.remove:
             headers.remove(*self.remove)
         for name, value in self.set.items():
-            set_field(name, value)
+            headers.set(name, value.render(exchange))
         for name, several in self.add.items():
             for value in several:
                 headers.add(name, value.render(exchange))
@@ -85,15 +82,14 @@ class RequestHeaders(Filter, Edits):
         return [(name, str(exchange.facts.named(name))) for name in self.facts()]
 
     def before_fetch(self, exchange: Exchange, request: Request) -> None:
-        headers = request.headers
-        self.apply(exchange, headers, lambda name, value: headers.set(name, value.render(exchange)))
+        self.apply(exchange, request.headers)
 
 
 class ResponseHeaders(Filter, Edits):
     """Edit what this client gets, cached or not."""
 
     def before_send(self, exchange: Exchange, response: Response) -> None:
-        self.apply(exchange, response.headers, partial(exchange.set_field, response))
+        self.apply(exchange, response.headers)
         if self.facts():
             exchange.varies_by.add("*")
 

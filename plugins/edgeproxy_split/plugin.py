@@ -31,6 +31,7 @@ from edgeproxy.api import (
 from .buckets import variant_of
 
 APPLIED = Fact[str]("split.applied", log="variant")  # such as `hero=bold`, for the log
+ASSIGNED = Fact[str]("split.assigned", log="assigned")  # the same, of visitors who are new to it
 BOT = Fact[bool]("content.bot", default=False)
 
 Variant = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]  # stands in a cookie as it is
@@ -204,8 +205,9 @@ class Split:
     def admit(self, exchange: Exchange) -> Response | None:
         exchange.varies_by.add("cookie")
         applied = f"{self.running.name}={self._variant(exchange)}"
-        before = exchange.facts.get(APPLIED)
-        exchange.facts[APPLIED] = f"{before},{applied}" if before else applied
+        _append(exchange, APPLIED, applied)
+        if exchange.facts[self.running.reason] == SPLIT:
+            _append(exchange, ASSIGNED, applied)
         change = self._change(exchange)
         if change.redirect is None:
             return None
@@ -246,13 +248,18 @@ class Split:
 
     def before_send(self, exchange: Exchange, response: Response) -> None:
         for name, value in self._change(exchange).response_headers.items():
-            exchange.set_field(response, name, value)
+            response.headers.set(name, value.render(exchange))
         cookie = self.running.set_cookie(exchange)
         if cookie is not None:
             exchange.cookies_to_set.append(cookie)
 
 
 _NO_CHANGE = VariantChange()
+
+
+def _append(exchange: Exchange, fact: Fact[str], text: str) -> None:
+    before = exchange.facts.get(fact)
+    exchange.facts[fact] = f"{before},{text}" if before else text
 
 
 class Plugin(api.Plugin):
@@ -271,6 +278,7 @@ class Plugin(api.Plugin):
 
     def facts(self) -> Iterable[Fact[Any]]:
         yield APPLIED
+        yield ASSIGNED
         for running in self.experiments.values():
             yield running.variant
             yield running.reason

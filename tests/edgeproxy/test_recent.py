@@ -41,6 +41,21 @@ def test_entries_are_counted_and_told_the_newest_first() -> None:
     assert seen.report()["seen"] == 3
 
 
+def test_who_is_new_to_a_variant_is_counted_by_policy() -> None:
+    seen = Recent()
+    for _ in range(2):
+        seen.add(entry(assigned="hero=bold,nav=new", variant="hero=bold,nav=new"))
+    seen.repeat(entry(assigned="hero=plain", policy="def"))
+    seen.add(entry(variant="hero=bold"))
+    assert seen.assigned("abc") == {"hero=bold": 2, "nav=new": 2}
+    assert seen.assigned("def") == {"hero=plain": 1}
+    assert seen.assigned("never in force") == {}
+    for number in range(recent.MAX_POLICIES):
+        seen.add(entry(assigned="hero=plain", policy=f"later-{number}"))
+    assert seen.assigned("abc") == {}
+    assert seen.assigned("later-0") == {"hero=plain": 1}
+
+
 def test_what_is_told_of_an_entry_is_on_a_list() -> None:
     """Whatever else comes to be logged, such as who asked."""
     seen = Recent()

@@ -20,21 +20,22 @@ version: 1
 admin: {listen: "127.0.0.1:0", token: "${env:EDGEPROXY_TOKEN}"}
 trusted_proxies: [127.0.0.1]
 explain: {sample: 0.5, keep: 200}
-origins: {site: {url: "http://127.0.0.1:9/"}}
+origins: {site: {url: "http://127.0.0.1:9/"}, gone: {url: "http://127.0.0.1:9/"}}
 experiments: {hero: {weights: {plain: 1, bold: 3}}}
 cache: {memory: {max_size: 8MiB}, rules: {all: {ttl: 10m}}}
 routes:
   - {name: moved, match: {path: /old/**, country: [DE, US]}, redirect: /}
-  - {name: site, experiment: hero, cache: all}
+  - {name: gone, match: {path: /gone/**}, origin: gone}
+  - {name: site, origin: site, experiment: hero, cache: all}
 """
 PANELS = {
     "p-tiles": ("Requests", "Hit ratio", "Latency", "Connections"),
-    "p-curves": ("Requests a second", "Latency", "now"),
-    "p-cache": ("memory", "hit", "miss", "8.4 MB"),
+    "p-curves": ("Requests", "hits", "Latency", "99 % within"),
+    "p-cache": ("memory", "hit", "miss", "8.0 MiB"),
     "p-origins": ("site", "healthy", "127.0.0.1"),
     "p-routes": ("site", "moved"),
-    "p-countries": ("Germany", "United States", "US"),
-    "p-experiments": ("hero", "plain", "25.0 %", "75.0 %"),
+    "p-countries": ("Germany", "United States", "US", "15 % and more"),
+    "p-experiments": ("hero", "plain", "25.0 %", "75.0 %", "Too few assignments"),
     "p-policy": ("In force", "number 1", "start", "policy.yaml"),
     "p-slowest": ("127.0.0.1", "/guide/"),
     "p-failing": ("None so far.", "Not found", "/missing"),
@@ -143,6 +144,107 @@ async def test_a_purge_and_a_reload_from_the_page(scene: Scene) -> None:
     await page.until("document.getElementById('p-policy').innerText.includes('reload, dashboard')")
 
 
+CANDIDATE = POLICY.replace("/old/**", "/older/**")
+
+
+async def try_out(scene: Scene, policy: str = CANDIDATE) -> str:
+    """A policy in shadow, which has already something to say: its version."""
+    files = [("candidate.yaml", policy.encode())]
+    trial = await scene.proxy.server.rollout.try_out(files, 0.0, "anna", "a new look")
+    await scene.proxy.get("/old/page", headers={"X-Forwarded-For": "8.8.8.8"})
+    candidate = scene.proxy.server.app.candidate
+    assert candidate is not None
+    await candidate.shadow.settled()
+    return trial.plan.version
+
+
+async def act(scene: Scene, button: str, why: str = "") -> None:
+    """Press a button by keyboard, say why, and confirm it."""
+    page = scene.page
+    await page.until(f"document.getElementById('{button}')")
+    await page.run(f"document.getElementById('{button}').focus()")
+    await page.press("Enter")
+    await page.until("document.querySelector('#confirm[open]')")
+    await page.run("document.getElementById('why').focus()")
+    await page.type(why)
+    await page.press("Enter")
+
+
+async def test_a_trial_is_watched_given_visitors_and_promoted_from_the_page(scene: Scene) -> None:
+    page, app = scene.page, scene.proxy.server.app
+    await scene.sign_in()
+    assert await page.run("getComputedStyle(document.getElementById('p-trial')).display") == "none"
+    version = await try_out(scene)
+    await page.run("refresh()")
+    told = await scene.text("p-trial")
+    for words in (version, "in shadow", "anna: a new look", "1 of 1 requests", "/old/page"):
+        assert words in told
+    assert f"Policy {version} is on trial in shadow" in await scene.text("p-notices")
+    await act(scene, "set-share")
+    await page.until("document.getElementById('news').textContent.includes('on 5 % of')")
+    assert app.candidate is not None
+    assert app.candidate.share == 0.05
+    await page.until("document.getElementById('p-trial').innerText.includes('for 5 % of the')")
+    await act(scene, "promote", "it is better")
+    await page.until(
+        f"document.getElementById('news').textContent.includes('{version} is in force')"
+    )
+    assert app.plan.version == version
+    assert app.candidate is None
+    last = scene.proxy.server.rollout.history.versions[-1]
+    assert (last.event, last.by, last.why) == ("promote", "dashboard", "it is better")
+    await page.until("getComputedStyle(document.getElementById('p-trial')).display === 'none'")
+    await act(scene, "back-to-1", "it was not")
+    await page.until(
+        "document.getElementById('news').textContent.includes('is in force')"
+        " && document.getElementById('p-policy').innerText.includes('it was not')"
+    )
+    assert app.plan.version != version
+    assert page.troubles == []
+
+
+async def test_a_trial_is_ended_from_the_page_unless_it_is_another_by_now(scene: Scene) -> None:
+    page, app = scene.page, scene.proxy.server.app
+    await scene.sign_in()
+    await try_out(scene)
+    await page.run("refresh()")
+    await page.run("document.getElementById('pause').click()")
+    other = CANDIDATE.replace("10m", "20m")
+    files = [("candidate.yaml", other.encode())]
+    await scene.proxy.server.rollout.try_out(files, 0.0, "ben")
+    await act(scene, "promote")
+    await page.until("document.querySelector('#acted.bad')")
+    assert "is on trial by now, not" in await scene.text("acted")
+    assert app.candidate is not None
+    await page.press("Escape")
+    await page.until("!document.querySelector('dialog[open]')")
+    assert await page.run("document.activeElement.id") == "promote"
+    await page.run("refresh()")
+    await page.run("document.getElementById('end-trial').click()")
+    await page.run("document.getElementById('leave').click()")
+    assert app.candidate is not None
+    await act(scene, "end-trial")
+    await page.until("document.getElementById('news').textContent.includes('none is on trial')")
+    assert app.candidate is None
+
+
+async def test_the_map_says_by_keyboard_and_pointer_what_a_country_is(scene: Scene) -> None:
+    page = scene.page
+    await scene.sign_in()
+    await page.run("document.getElementById('pause').click()")
+    shown = """[...document.querySelectorAll(".world .told")]
+      .filter((one) => getComputedStyle(one).display !== "none").map((one) => one.textContent)"""
+    assert await page.run(shown) == []
+    await page.run("document.querySelector('.world [tabindex=\"0\"]').focus()")
+    assert await page.run(shown) == ["Germany: 6 requests, 50.0 %"]
+    await page.press("ArrowRight")
+    assert await page.run(shown) == ["United States: 6 requests, 50.0 %"]
+    assert await page.run("document.activeElement.id") == "country-US"
+    await page.run("document.activeElement.blur()")
+    await page.hover("#country-US")
+    assert await page.run(shown) == ["United States: 6 requests, 50.0 %"]
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 async def test_a_request_of_the_tail_is_explained(scene: Scene, is_kept: bool) -> None:
     """Half of them have an explanation of their own; of the others there is one like them."""
@@ -195,9 +297,16 @@ async def _contrast(page: Page) -> float:
           };
           const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
           const texts = [...document.querySelectorAll(
-            ".card h2, .card th, .card td, .card .of, .card .state, .legend, dt, dd, button.why",
+            ".card h2, .card th, .card td, .card .of, .card .state, .legend, dt, dd, button.why, "
+              + ".legend b, .path, .nothing",
           )];
-          return Math.min(...texts.map((one) => ratio(
+          const country = document.querySelector(".world [tabindex]");
+          const shades = [1, 2, 3, 4].map((shade) => {
+            country.setAttribute("class", `shade-${shade}`);
+            const [square, code] = ["rect", "text"].map((name) => country.querySelector(name));
+            return ratio(light(getComputedStyle(square).fill), light(getComputedStyle(code).fill));
+          });
+          return Math.min(...shades, ...texts.map((one) => ratio(
             light(getComputedStyle(one).color),
             light(getComputedStyle(one.closest(".card")).backgroundColor),
           )));
@@ -206,14 +315,33 @@ async def _contrast(page: Page) -> float:
     return found
 
 
+WIDEST = """[...document.body.querySelectorAll("*")].filter((one) => !one.closest(".hidden, svg"))
+  .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth
+    || one.closest(".card")?.getBoundingClientRect().right < one.getBoundingClientRect().right)
+  .map((one) => one.outerHTML.slice(0, 80))"""
+"""What goes beyond the screen, or its card."""
+
+
 @pytest.mark.parametrize("width", [360, 768, 1280])
 async def test_nothing_is_wider_than_the_screen(scene: Scene, width: int) -> None:
+    """With an origin that is down, a trial, and a policy that can be gone back to, too."""
+    page = scene.page
     await scene.sign_in()
-    await scene.page.size(width, 800, mobile=width == 360)
-    assert await scene.page.run("document.documentElement.scrollWidth") == width
-    await scene.page.run("document.querySelector('button.why').click()")
-    await scene.page.until("document.querySelector('dialog[open] pre')")
-    assert await scene.page.run("document.documentElement.scrollWidth") == width
+    for _ in range(6):
+        await scene.proxy.get("/gone/")
+    await try_out(scene)
+    await scene.proxy.server.rollout.promote("anna", "a-word-that-is-long-and-has-no-space" * 4)
+    await try_out(scene, POLICY)
+    await page.run("refresh()")
+    await page.until("document.getElementById('p-notices').innerText.includes('gone is down')")
+    await page.size(width, 800, mobile=width == 360)
+    assert await page.run(WIDEST) == []
+    for opens in ("button.why", "#set-share"):
+        await page.run(f"document.querySelector('{opens}').click()")
+        await page.until("document.querySelector('dialog[open]')")
+        assert await page.run(WIDEST) == []
+        await page.press("Escape")
+        await page.until("!document.querySelector('dialog[open]')")
 
 
 async def test_all_of_it_works_by_keyboard(scene: Scene) -> None:
@@ -229,16 +357,21 @@ async def test_all_of_it_works_by_keyboard(scene: Scene) -> None:
             await page.run(
                 """(() => {
                   const one = document.activeElement;
+                  const label = document.getElementById(one.getAttribute("aria-labelledby"));
                   const name = one.getAttribute("aria-label") || one.labels?.[0]?.innerText
-                    || one.innerText || "";
-                  return [one.tagName, name.trim(), getComputedStyle(one).outlineStyle];
+                    || label?.textContent || one.innerText || "";
+                  const square = one.querySelector("rect");
+                  const mark = square ? getComputedStyle(square).stroke
+                    : getComputedStyle(one).outlineStyle;
+                  return [one.tagName, name.trim(), mark];
                 })()"""
             )
         )
     assert stops[0][:2] == ["A", "Skip to the figures"]
-    for tag, name, outline in stops:
+    for tag, name, mark in stops:
         assert name, tag
-        assert outline != "none", (tag, name)
+        assert mark != "none", (tag, name)
+    assert [tag for tag, *_ in stops].count("g") == 1  # the map, however many countries
 
 
 async def test_tables_have_heads_and_rows_have_names(scene: Scene) -> None:

@@ -233,3 +233,16 @@ routes:
         reply = await proxy.get("/from/page", headers=plain)
         assert reply.status == 200
         assert proxy.log[-1]["variant"] == "hero=plain"
+
+
+@pytest.mark.parametrize("times", [1, 5])  # the last of five is remembered
+async def test_the_log_says_who_was_assigned_with_this_request(make_site: Any, times: int) -> None:
+    root = make_site(index="home")
+    async with Pages(root) as pages, running(HALVES, origins={"old": pages.url}) as proxy:
+        for fields in ({}, {"cookie": "ep_site=old"}, {"user-agent": BOT}):
+            headers = {"x-forwarded-for": address(0), **fields}
+            for _ in range(times):
+                await proxy.get("/", headers=headers)
+            entry = proxy.log[-1]
+            assert entry["variant"] == "site=old"
+            assert entry.get("assigned") == (None if fields else "site=old")

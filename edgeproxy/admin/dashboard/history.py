@@ -73,6 +73,10 @@ class Span:
         return failed / self.requests if self.requests else None
 
     @property
+    def failed_per_s(self) -> float:
+        return (self.last.failed - self.first.failed) / self.took_s
+
+    @property
     def by_result(self) -> Counter[str]:
         return self.last.by_result - self.first.by_result
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import urlencode
 
 from edgeproxy.admin.asked import Nothing
-from edgeproxy.admin.dashboard.charts import Curve, chart, top_of
-from edgeproxy.admin.dashboard.history import History, Sample, Span
-from edgeproxy.admin.dashboard.words import NOTHING, duration, number, percent, size, span_of
+from edgeproxy.admin.dashboard.charts import Curve, chart
+from edgeproxy.admin.dashboard.history import EVERY_S, History, Sample, Span
+from edgeproxy.admin.dashboard.notices import notices
+from edgeproxy.admin.dashboard.ratios import checked
+from edgeproxy.admin.dashboard.words import duration, number, percent, rate, size, span_of
+from edgeproxy.admin.dashboard.world import SHADES, drawn, elsewhere
 from edgeproxy.admin.routes import BY_OPERATION, Ask
 from edgeproxy.metrics.snapshot import OriginState, Requests, Snapshot
 from edgeproxy.metrics.summary import HITS, hit_share, quantile
 
 ASKED = (
-    "figures", "traffic", "origins", "experiments", "policy_status", "requests", "version",
+    "figures", "traffic", "origins", "experiments", "policy_status", "policy_history", "requests",
+    "version",
 )  # fmt: skip
 RESULTS = ("hit", "stale", "revalidated", "collapsed", "miss", "pass")
 MAX_ROWS = 10  # of a table
 MAX_TAIL = 25
+MAX_VERSIONS = 6
 
 type Panels = dict[str, Any]
 
@@ -32,32 +37,45 @@ async def panels(ask: Ask, history: History) -> Panels:
     answers = dict(zip(ASKED, cast(Iterable[Mapping[str, Any]], found), strict=True))
     figures, traffic = cast(Snapshot, answers["figures"]), answers["traffic"]
     now = Sample.of(figures)
+    lately = history.lately(now)
+    origins = _origins(figures, answers["origins"]["origins"])
+    policy = {**figures["policy"], **answers["policy_status"]}
     return {
         "version": answers["version"],
-        "tiles": _tiles(history.lately(now), figures),
+        "notices": notices(lately, figures, origins, policy),
+        "tiles": _tiles(lately, figures),
         "curves": _curves([*history.spans(now)]),
         "results": _results(now.by_result),
         "tiers": _tiers(figures),
-        "origins": _origins(figures, answers["origins"]["origins"]),
+        "origins": origins,
         "routes": _routes(figures["requests"]),
         "countries": _shares(traffic["countries"], MAX_ROWS + 2),
+        "world": {
+            "map": drawn(traffic["countries"]),
+            "elsewhere": elsewhere(traffic["countries"]),
+            "shades": [words for _, words in SHADES],
+        },
         "experiments": _experiments(answers["experiments"]["experiments"]),
         "pages": {kind: traffic[kind][:MAX_ROWS] for kind in ("slowest", "failing", "missing")},
         "tail": _tail(traffic["tail"][:MAX_TAIL], answers["requests"]["requests"]),
         "traffic": traffic,
-        "policy": {**figures["policy"], **answers["policy_status"]},
+        "policy": policy,
+        "trial": _trial(policy["candidate"]),
+        "plugin_errors": figures["plugin_errors"],
+        "versions": answers["policy_history"]["versions"][:MAX_VERSIONS],
     }
 
 
 def _tiles(lately: Span, figures: Snapshot) -> list[tuple[str, str, str]]:
     """Name, figure and what it is of."""
     middle, most = lately.quantile_s(0.5), lately.quantile_s(0.99)
+    took = span_of(lately.took_s)
     return [
-        ("Requests", number(lately.requests_per_s), "a second"),
-        ("Sent", size(lately.bytes_per_s), "a second"),
+        ("Requests", rate(lately.requests_per_s), f"{number(lately.requests)} in {took}"),
+        ("Sent", f"{size(lately.bytes_per_s)}/s", "of bodies"),
         ("Hit ratio", percent(lately.hit_share), "no origin was asked"),
-        ("Latency", duration(most), f"for 99 %; half {duration(middle)}"),
-        ("Failed", percent(lately.failed_share), "of all requests"),
+        ("Latency", duration(most), f"99 % within; half {duration(middle)}"),
+        ("Failed", percent(lately.failed_share), "answered with 5xx"),
         ("Connections", number(figures["connections_open"]), "open now"),
     ]
 
@@ -66,29 +84,40 @@ def _curves(spans: Sequence[Span]) -> list[dict[str, Any]]:
     requests = [
         Curve("requests", [span.requests_per_s for span in spans], is_filled=True),
         Curve("hits", [span.hits_per_s for span in spans], is_filled=True),
+        Curve("failed", [span.failed_per_s for span in spans], is_filled=True),
     ]
     latency = [
         Curve("most", [span.quantile_s(0.99) for span in spans]),
         Curve("half", [span.quantile_s(0.5) for span in spans]),
     ]
-    ago = span_of(spans[-1].last.at_s - spans[0].first.at_s) if spans else NOTHING
+    span_s = spans[-1].last.at_s - spans[0].first.at_s if spans else 0.0
     return [
-        _drawn("Requests a second", requests, number, ago, ("all", "hits")),
-        _drawn("Latency", latency, duration, ago, ("99 %", "half")),
+        _drawn("Requests", requests, rate, span_s, ("all", "hits", "failed")),
+        _drawn("Latency", latency, duration, span_s, ("99 % within", "half within")),
     ]
 
 
 def _drawn(
-    title: str, curves: Sequence[Curve], told: Any, ago: str, names: Sequence[str]
+    title: str,
+    curves: Sequence[Curve],
+    told: Callable[[float | None], str],
+    span_s: float,
+    names: Sequence[str],
 ) -> dict[str, Any]:
-    last = [next((v for v in reversed(c.values) if v is not None), 0.0) for c in curves]
-    words = ", ".join(f"{name} {told(v)}" for name, v in zip(names, last, strict=True))
+    """A chart, and its legend with the figures at its right end."""
+    last = [told(curve.values[-1] if curve.values else None) for curve in curves]
+    words = ", ".join(f"{name} {figure}" for name, figure in zip(names, last, strict=True))
+    ago = span_of(span_s)
     return {
         "title": title,
-        "svg": chart(curves, f"{title} over the last {ago}; now: {words}"),
-        "top": told(top_of(curves)),
         "ago": ago,
-        "legend": [(curve.name, name) for curve, name in zip(curves, names, strict=True)],
+        "svg": chart(curves, f"{title} over the last {ago}; now: {words}", told, span_s)
+        if span_s >= EVERY_S
+        else None,
+        "legend": [
+            (curve.name, name, figure)
+            for curve, name, figure in zip(curves, names, last, strict=True)
+        ],
     }
 
 
@@ -114,7 +143,7 @@ def _tiers(figures: Snapshot) -> list[dict[str, Any]]:
         {
             **tier,
             "hits": hits[tier["name"]],
-            "share": hits[tier["name"]] / total if total else 0.0,
+            "share": hits[tier["name"]] / total if total else None,
             "fill": tier["bytes"] / tier["max_bytes"] if tier["max_bytes"] else 0.0,
         }
         for tier in figures["tiers"]
@@ -164,13 +193,33 @@ def _shares(counts: Mapping[str, int], most: int) -> list[dict[str, Any]]:
 def _experiments(known: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for experiment in known:
-        total = sum(one["requests"] for one in experiment["variants"])
+        total = sum(one["assigned"] for one in experiment["variants"])
         variants = [
-            {**one, "seen": one["requests"] / total if total else None}
+            {**one, "seen": one["assigned"] / total if total else None}
             for one in experiment["variants"]
         ]
-        found.append({**experiment, "variants": variants})
+        ratio = checked([one["assigned"] for one in variants], [one["share"] for one in variants])
+        found.append({**experiment, "variants": variants, "assigned": total, "ratio": ratio})
     return found
+
+
+def _trial(candidate: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What the policy on trial did, beside what the one in force did meanwhile."""
+    if candidate is None:
+        return None
+    both = candidate["answers_in_force"], candidate["answers"]
+    totals = [sum(answers.values()) for answers in both]
+    classes = [
+        {
+            "name": name,
+            "sides": [
+                (answers.get(name, 0), answers.get(name, 0) / total if total else None)
+                for answers, total in zip(both, totals, strict=True)
+            ],
+        }
+        for name in sorted({*both[0], *both[1]})
+    ]
+    return {**candidate, "classes": classes}
 
 
 def _tail(

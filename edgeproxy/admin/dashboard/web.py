@@ -175,7 +175,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for word in (words.number, words.size, words.duration, words.percent):
+    for word in (words.number, words.size, words.stored, words.duration, words.percent):
         environment.filters[word.__name__] = word
     return environment
 

@@ -69,7 +69,7 @@ def requests(answers: Answers) -> dict[str, Any]:
 
 
 def experiments(answers: Answers) -> dict[str, Any]:
-    """Of one policy, with the requests of all."""
+    """Of one policy, with the requests and the new visitors of all."""
     every = [answer["experiments"] for answer in answers.values()]
     same = zip(*every, strict=False)  # while policies change, one may be ahead for a moment
     return {"experiments": [_added(each) for each in same]}
@@ -80,7 +80,8 @@ def _added(same: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         **same[0],
         "variants": [
-            {**each[0], "requests": sum(one["requests"] for one in each)} for each in variants
+            {**each[0], **{key: sum(one[key] for one in each) for key in ("requests", "assigned")}}
+            for each in variants
         ],
     }
 

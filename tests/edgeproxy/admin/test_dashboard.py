@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.admin.dashboard import words
-from edgeproxy.admin.dashboard.charts import Curve, chart, nice_top
+from edgeproxy.admin.dashboard import words, world
+from edgeproxy.admin.dashboard.charts import MAX_TICKS, Curve, chart, nice_top, ticks_s
 from edgeproxy.admin.dashboard.history import History, Sample, Span
+from edgeproxy.admin.dashboard.notices import notices
+from edgeproxy.admin.dashboard.ratios import checked, chi_squared_tail
 from edgeproxy.admin.dashboard.web import _templates
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.serve import Server
@@ -82,27 +85,129 @@ def test_a_scale_has_room_and_not_too_much(value: float) -> None:
 
 def test_a_curve_is_svg_with_words_and_gaps() -> None:
     curve = Curve("hits", [0.0, 5.0, None, 10.0, 10.0], is_filled=True)
-    drawn = ET.fromstring(chart([curve], 'said <"&'))
+    drawn = ET.fromstring(chart([curve], 'said <"&', words.rate, 60.0))
     assert drawn.attrib["aria-label"] == 'said <"&'
     assert "style" not in drawn.attrib
-    assert len([one for one in drawn if one.tag == "polyline"]) == 2
+    assert len([*drawn.iter("polyline")]) == 2
+
+
+def test_a_chart_has_axes_with_units() -> None:
+    drawn = ET.fromstring(chart([Curve("most", [0.1, 0.24])], "latency", words.duration, 900.0))
+    told = [one.text for one in drawn.iter("text")]
+    below = ["0", "now", "3 min ago", "6 min ago", "9 min ago", "12 min ago"]
+    assert told == [*below, "125 ms", "250 ms"]
+
+
+@given(st.floats(1, 900))
+def test_marks_below_a_chart_are_few_and_within_it(span_s: float) -> None:
+    marks = ticks_s(span_s)
+    assert len(marks) <= MAX_TICKS
+    assert all(0 < mark < span_s for mark in marks)
 
 
 @pytest.mark.parametrize(
     ("told", "words_"),
     [
         (words.number(0), "0"), (words.number(0.416), "0.42"), (words.number(12.34), "12.3"),
-        (words.number(1234.5), "1,234"), (words.size(999), "999 B"), (words.size(1234), "1.2 KB"),
+        (words.number(1234.5), "1,234"), (words.number(0.003), "< 0.01"),
+        (words.rate(12.34), "12.3/s"), (words.rate(None), words.NOTHING),
+        (words.size(999), "999 B"), (words.size(1234), "1.2 KB"),
+        (words.stored(1000), "1000 B"), (words.stored(8 * 1024 * 1024), "8.0 MiB"),
         (words.size(250_000_000), "250 MB"), (words.size(2.5e15), "2500.0 TB"),
         (words.duration(0.0004), "0.4 ms"), (words.duration(0.25), "250 ms"),
         (words.duration(1.25), "1.2 s"), (words.duration(None), words.NOTHING),
-        (words.percent(0.9731), "97.3 %"), (words.percent(1), "100 %"),
+        (words.percent(0.9731), "97.3 %"), (words.percent(1), "100 %"), (words.percent(0), "0 %"),
+        (words.percent(0.0002), "< 0.1 %"), (words.percent(0.9998), "> 99.9 %"),
         (words.percent(None), words.NOTHING), (words.span_of(40.2), "40 s"),
-        (words.span_of(720), "12 min"),
+        (words.span_of(60), "1 min"), (words.span_of(720), "12 min"),
     ],
 )  # fmt: skip
 def test_figures_are_for_people(told: str, words_: str) -> None:
     assert told == words_
+
+
+# ---------------------------------------------------------------- the map
+
+
+def test_every_country_has_one_square_and_no_two_the_same() -> None:
+    codes = [code for code in world.PLACES.split() if code != "."]
+    assert len(codes) == len(set(codes)) > 200
+    assert len({len(row.split()) for row in world.PLACES.splitlines()}) == 1
+
+
+def test_countries_are_shaded_by_share_and_say_what_they_are() -> None:
+    counts = {"DE": 1500, "US": 480, "FR": 19, "AI": 1, "ZZ": 3}
+    drawn = ET.fromstring(world.drawn(counts))
+    countries = [one for one in drawn.iter("g") if "tabindex" in one.attrib]
+    shades = {one.attrib["id"]: one.attrib["class"] for one in countries}
+    assert shades == {
+        "country-DE": "shade-4", "country-US": "shade-4", "country-FR": "shade-1"
+    }  # fmt: skip
+    assert [one.attrib["tabindex"] for one in countries].count("0") == 1
+    told = {"".join(one.itertext()) for one in drawn.iter("text") if one.get("class") == "told"}
+    assert "FR: 19 requests, 0.9 %" in told
+    assert world.elsewhere(counts) == 4  # an island without a square, and nobody knows
+
+
+# ---------------------------------------------------------------- experiments
+
+
+@pytest.mark.parametrize(
+    ("squared", "freedom"),
+    [(3.8415, 1), (5.9915, 2), (7.8147, 3), (9.4877, 4), (18.307, 10), (124.342, 100)],
+)
+def test_chi_squared_is_that_of_printed_tables(squared: float, freedom: int) -> None:
+    """Their column for a tail of 0.05."""
+    assert chi_squared_tail(squared, freedom) == pytest.approx(0.05, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares", "verdict"),
+    [
+        ([500, 500], [0.5, 0.5], "fits"), ([480, 520], [0.5, 0.5], "fits"),
+        ([440, 560], [0.5, 0.5], "off"), ([900, 100], [0.9, 0.1], "fits"),
+        ([860, 140], [0.9, 0.1], "off"), ([30, 30], [0.5, 0.5], "few"),
+        ([198, 2], [0.99, 0.01], "few"), ([1000, 7], [1.0, 0.0], "few"),
+        ([500, 510, 7], [0.5, 0.5, 0.0], "fits"), ([0, 0], [0.5, 0.5], "few"),
+    ],
+)  # fmt: skip
+def test_shares_are_as_weighted_unless_chance_hardly_makes_them(
+    counts: list[int], shares: list[float], verdict: str
+) -> None:
+    assert checked(counts, shares).verdict == verdict
+
+
+# ---------------------------------------------------------------- what to look at first
+
+
+def test_what_is_out_of_the_ordinary_is_said_the_worst_first() -> None:
+    origins = [
+        {"name": "pages", "state": "failing", "cause": ""},
+        {"name": "next", "state": "down", "cause": "connection_refused"},
+    ]
+    policy = {
+        "is_last_reload_good": False, "files_are_other": True,
+        "candidate": {"version": "abc", "percent": 5.0},
+    }  # fmt: skip
+    figures: Any = {"plugin_errors": [{"plugin": "geo", "hook": "annotate", "count": 2}]}
+    before, after = sample(100, 1000, 900), sample(110, 1100, 990)
+    span = Span(before, replace(after, failed=50))
+    assert [one.words for one in notices(span, figures, origins, policy)] == [
+        "Origin next is down: connection_refused",
+        "50.0 % of the requests of the last minute failed",
+        "Origin pages is failing",
+        "Plugin geo raised in annotate, 2 times since the start",
+        "The last change of the policy was refused",
+        "The policy files say something else than what is in force",
+        "Policy abc is on trial for 5 % of the visitors",
+    ]
+
+
+def test_without_anything_out_of_the_ordinary_nothing_is_said() -> None:
+    policy = {"is_last_reload_good": True, "files_are_other": False, "candidate": None}
+    figures: Any = {"plugin_errors": []}
+    origins = [{"name": "pages", "state": "healthy", "cause": ""}]
+    assert notices(Span(sample(1, 5, 5), sample(2, 9, 9)), figures, origins, policy) == []
 
 
 # ---------------------------------------------------------------- who is shown what

@@ -124,17 +124,33 @@ async def test_experiments_are_told_with_shares_routes_and_requests(proxy: Proxy
         {
             "name": "hero",
             "variants": [
-                {"name": "plain", "share": 0.25, "requests": 1},
-                {"name": "bold", "share": 0.75, "requests": 2},
+                {"name": "plain", "share": 0.25, "requests": 1, "assigned": 0},
+                {"name": "bold", "share": 0.75, "requests": 2, "assigned": 0},
             ],
             "routes": ["home"],
         },
         {
             "name": "idle",
-            "variants": [{"name": "one", "share": 1.0, "requests": 0}],
+            "variants": [{"name": "one", "share": 1.0, "requests": 0, "assigned": 0}],
             "routes": [],
         },
     ]
+
+
+async def test_who_is_new_to_an_experiment_is_assigned_and_counted_so(proxy: Proxy) -> None:
+    reply = await proxy.get("/")
+    given = reply.headers["Set-Cookie"].partition(";")[0]
+    await proxy.get("/", headers={"Cookie": given})
+    _, said = await ask(proxy, "/experiments")
+    counts = {one["name"]: (one["requests"], one["assigned"]) for one in variants(said)}
+    assert counts.pop(given.partition("=")[2]) == (2, 1)
+    assert [*counts.values()] == [(0, 0)]
+
+
+def variants(said: Any) -> list[dict[str, Any]]:
+    """Those of the first experiment."""
+    found: list[dict[str, Any]] = said["experiments"][0]["variants"]
+    return found
 
 
 async def test_plugins_are_told_with_their_phases(proxy: Proxy) -> None:

@@ -67,6 +67,38 @@ onSubmit("reload", "reloaded", async () => {
   return `Policy ${told.policy} is in force.`;
 });
 
+// What cannot be undone at once is asked for again. A button in a panel says, as data, what it would
+// do and how to ask; the answer is told above the panels, which show what has become of it.
+
+byId("panels")?.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-act]");
+  if (!button) return;
+  const told = button.dataset;
+  byId("h-confirm").textContent = told.title;
+  byId("act-says").textContent = told.says;
+  byId("do").textContent = told.do;
+  byId("percent").disabled = !told.percent;
+  byId("percent").value = told.percent ?? "";
+  byId("why").value = byId("acted").textContent = "";
+  Object.assign(byId("act").dataset, {path: told.act, body: told.body});
+  byId("confirm").showModal();
+});
+
+onSubmit("act", "acted", async () => {
+  const {path, body} = byId("act").dataset;
+  const what = {...JSON.parse(body), by: "dashboard", why: byId("why").value.trim()};
+  if (!byId("percent").disabled) what.percent = byId("percent").valueAsNumber;
+  const told = await post(path, what);
+  byId("confirm").close();
+  byId("news").textContent = told.candidate
+    ? `Policy ${told.candidate.version} is tried on ${told.candidate.percent} % of the visitors.`
+    : `Policy ${told.policy} is in force; none is on trial.`;
+  await refresh();
+  return "";
+});
+
+byId("leave")?.addEventListener("click", () => byId("confirm").close());
+
 onSubmit("explain", "explained", async () => {
   const asked = new URLSearchParams({id: "none", url: byId("url").value});
   if (byId("fact").value.trim()) asked.append("fact", byId("fact").value.trim());
@@ -92,6 +124,20 @@ byId("panels")?.addEventListener("click", async (event) => {
   }
 });
 
+// The map is one stop of the Tab key; arrow keys lead from country to country.
+
+byId("panels")?.addEventListener("keydown", (event) => {
+  const country = event.target.closest(".world [tabindex]");
+  const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+  if (!country || !step) return;
+  event.preventDefault();
+  const all = [...country.parentNode.querySelectorAll("[tabindex]")];
+  const next = all[(all.indexOf(country) + step + all.length) % all.length];
+  country.setAttribute("tabindex", -1);
+  next.setAttribute("tabindex", 0);
+  next.focus();
+});
+
 // ---------------------------------------------------------------- what is new
 
 async function parsed(answer) {
@@ -99,8 +145,8 @@ async function parsed(answer) {
 }
 
 function isPaused() {
-  const dialog = byId("explanation");
-  return document.hidden || dialog.open || byId("pause").getAttribute("aria-pressed") === "true";
+  const isPressed = byId("pause").getAttribute("aria-pressed") === "true";
+  return document.hidden || document.querySelector("dialog[open]") || isPressed;
 }
 
 function show(page) {
@@ -109,7 +155,7 @@ function show(page) {
     if (!old || old.innerHTML === panel.innerHTML) continue;
     const focused = old.contains(document.activeElement) ? document.activeElement.id : "";
     old.replaceChildren(...panel.childNodes);
-    if (focused) byId(focused)?.focus();
+    if (focused) (byId(focused) ?? byId("panels")).focus({preventScroll: true});
   }
   nameRegions();
 }
@@ -135,6 +181,10 @@ function nameRegions() {
     const code = cell.dataset.region;
     const name = code === "ZZ" ? "unknown" : /^[A-Z]{2}$/.test(code) && names.of(code);
     if (!name) continue;
+    if (cell instanceof SVGElement) {
+      cell.textContent = name;
+      continue;
+    }
     const small = document.createElement("span");
     small.className = "code";
     small.textContent = code;
