@@ -262,7 +262,7 @@ class App:
         if exchange.trace is not None:
             self.explained.keep(live.plan, exchange)
         if self._write is None and not live.plan.phases.finish and self.candidate is None:
-            self._plans.end(exchange)
+            self._end(exchange)
             return
         self.background(asyncio.ensure_future(self._tell(exchange, live)))
 
@@ -280,10 +280,14 @@ class App:
                 self._write(entry)
                 if self.recent is not None:
                     self.recent.add(entry)
+            if self.candidate is not None:
+                self.candidate.saw(exchange, self.plan)
         finally:
-            self._plans.end(exchange)
-        if self.candidate is not None:
-            self.candidate.saw(exchange, self.plan)
+            self._end(exchange)
+
+    def _end(self, exchange: Exchange) -> None:
+        exchange.facts.close()
+        self._plans.end(exchange)
 
     @property
     def is_logging(self) -> bool:

@@ -88,6 +88,13 @@ class Hooks:
         """
 
     @hookspec
+    def fetch_failed(self, exchange: Exchange, error: UpstreamError) -> None:
+        """Observe that the origin gave no usable answer, also to a fetch that no client waits for.
+
+        Whether a stored copy stands in is not known yet. Results: none. A failure is logged.
+        """
+
+    @hookspec
     def recover(self, exchange: Exchange, error: UpstreamError) -> Response | None:
         """Turn an origin's failure into an answer, when the cache has nothing to offer.
 

@@ -1,17 +1,34 @@
-"""How Python and the C library look after memory, set for a program that serves for weeks."""
+"""How much memory a process takes, and how Python and the C library look after it, set for a
+program that serves for weeks."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+BASE_BYTES = 110 * 2**20
+"""What a worker takes with nothing stored and nobody served: docs/performance.md."""
 
 MMAP_THRESHOLD_BYTES = 256 * 1024
 TRIM_THRESHOLD_BYTES = 1024 * 1024
 MAX_ARENAS = 2
+_PAGE_BYTES = resource.getpagesize()
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
+
+
+def resident_bytes(process: int) -> int:
+    """What a process holds in memory, as `process_resident_memory_bytes` says it: with all that it
+    shares with others (proc(5)). 0 if it is no more, or if the system does not tell."""
+    try:
+        pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * _PAGE_BYTES
 
 
 @contextmanager

@@ -223,10 +223,14 @@ async def go_upstream(
     await each(plan, route.phases.before_fetch, exchange, request)
     if exchange.trace is not None:
         exchange.trace.asked = request
-    response = await fetch(origin, request)
-    clean_response(response, origin)
-    if response.status == 404 and origin.static:
-        await refuse_missing_site(response, origin)
+    try:
+        response = await fetch(origin, request)
+        clean_response(response, origin)
+        if response.status == 404 and origin.static:
+            await refuse_missing_site(response, origin)
+    except UpstreamError as error:
+        await each(plan, route.phases.fetch_failed, exchange, error)
+        raise
     await each(plan, route.phases.after_fetch, exchange, response)
     if exchange.trace is not None:
         exchange.trace.received = response.copy()
@@ -411,7 +415,7 @@ async def run(
     except KeyboardInterrupt:
         raise
     except (ClientError, UpstreamError) as error:
-        if hook.phase != "finish":
+        if hook.phase not in ("fetch_failed", "finish"):
             raise
         return failed(plan, hook, str(error), error)
     except BaseException as error:  # SystemExit too: it would end the program for all others

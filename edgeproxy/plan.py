@@ -36,8 +36,8 @@ from edgeproxy.policy.policy import Route as PolicyRoute
 from edgeproxy.routing import Candidate, PatchedIndex, RouteIndex, compile_path, host_names
 
 PHASES = (
-    "annotate", "admit", "route", "cache_key", "before_fetch", "after_fetch", "recover",
-    "before_send", "finish",
+    "annotate", "admit", "route", "cache_key", "before_fetch", "after_fetch", "fetch_failed",
+    "recover", "before_send", "finish",
 )  # fmt: skip
 
 
@@ -73,6 +73,7 @@ class Phases:
     cache_key: Phase = ()
     before_fetch: Phase = ()
     after_fetch: Phase = ()
+    fetch_failed: Phase = ()
     recover: Phase = ()
     before_send: Phase = ()
     finish: Phase = ()
@@ -184,12 +185,16 @@ def compile_plan(
         explain=policy.core.explain,
         tls=policy.core.server_names(),
         plugins=policy.plugins,
-        logged_facts=tuple(
-            fact for plugin in policy.plugins for fact in plugin.instance.facts() if fact.log
-        ),
+        logged_facts=_logged_facts(policy),
         rule_names={r.core.name: r.core.cache for r in policy.routes if r.core.cache},
         plugin_errors=Counter() if plugin_errors is None else plugin_errors,
     )
+
+
+def _logged_facts(policy: Policy) -> tuple[Fact[Any], ...]:
+    """Each once: plugins meet at a fact by its name."""
+    every = (fact for plugin in policy.plugins for fact in plugin.instance.facts() if fact.log)
+    return tuple({fact.name: fact for fact in every}.values())
 
 
 def patched(plan: Plan, policy: Policy, routes: Mapping[int, PolicyRoute | None]) -> Plan:
@@ -388,6 +393,7 @@ _ARGUMENTS = {
     "before_fetch": ("exchange", "request"),
     "after_fetch": ("exchange", "response"),
     "before_send": ("exchange", "response"),
+    "fetch_failed": ("exchange", "error"),
     "recover": ("exchange", "error"),
 }
 
@@ -401,7 +407,7 @@ def _hook(
     call = function
     if names != wanted:
         call = _adapted(function, tuple(wanted.index(name) for name in names))
-    closed = phase not in ("annotate", "finish") or (
+    closed = phase not in ("annotate", "fetch_failed", "finish") or (
         phase == "annotate" and plugin.instance.on_error == "closed"
     )
     return Hook(call, plugin.name, phase, closed)

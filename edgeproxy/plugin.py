@@ -144,10 +144,11 @@ class Filter(Config):
     """One entry of a route's `filters`: a plugin's hooks scoped to that route.
 
     Subclass it with the fields of its block, and write as methods the hooks it acts in, named as
-    in `edgeproxy.hooks`: `admit`, `route`, `cache_key`, `before_fetch`, `after_fetch`, `recover`,
-    `before_send`, `finish`. `answers` says that it answers or chooses an origin for every request,
-    so that its route needs no origin; `recovers` that its `recover` answers every failure.
-    `max_body_bytes` above 0 says that it reads that much of an answer's body into memory.
+    in `edgeproxy.hooks`: `admit`, `route`, `cache_key`, `before_fetch`, `after_fetch`,
+    `fetch_failed`, `recover`, `before_send`, `finish`. `answers` says that it answers or chooses an
+    origin for every request, so that its route needs no origin; `recovers` that its `recover`
+    answers every failure. `max_body_bytes` above 0 says that it reads that much of an answer's body
+    into memory.
     """
 
     answers: ClassVar[bool] = False

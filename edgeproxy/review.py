@@ -15,13 +15,12 @@ from typing import Any
 
 from edgeproxy.lint import Report as Found
 from edgeproxy.lint import lint
-from edgeproxy.plan import Plan, compile_plan
-from edgeproxy.policy.load import load
+from edgeproxy.plan import Plan
 from edgeproxy.policytest.report import Report as Tests
 from edgeproxy.policytest.report import as_json
 from edgeproxy.policytest.suite import Suite
 from edgeproxy.replay import Report, replay
-from edgeproxy.replay.command import Flows, add_arguments
+from edgeproxy.replay.command import Flows, add_arguments, plans
 from edgeproxy.traffic import Unreadable
 
 
@@ -103,12 +102,12 @@ def main(options: argparse.Namespace) -> int:
 
 def _reviewed(options: argparse.Namespace) -> Review:
     suite = Suite.load(options.policy)
-    before = compile_plan(load(options.against)) if options.against else None
+    after, before = plans(options)
     found = lint(suite.plan.policy)
     if found.errors:
         return Review(suite.plan, before, found)
     tests = suite.run() if suite.cases else None
-    replayed = _replayed(suite.plan, before, options) if options.traffic else None
+    replayed = _replayed(after, before, options) if options.traffic else None
     return Review(suite.plan, before, found, tests, replayed, options.fail_on)
 
 

@@ -122,7 +122,7 @@ def find[R](candidates: Iterable[Candidate[R]], exchange: Exchange) -> Found[R] 
         if candidate.varies_by:
             exchange.varies_by |= candidate.varies_by
         for clause in candidate.clauses:
-            if not clause(exchange):
+            if not exchange.holds(clause):
                 break
         else:
             return Found(candidate.route, captures)

@@ -139,13 +139,14 @@ def _recording(options: argparse.Namespace) -> RecordConfig | None:
 def _serving(
     options: argparse.Namespace, listen: Sequence[ListenAddress], record: RecordConfig | None
 ) -> Serving:
-    """A server; or a supervisor of several, if the command line or the policy says so."""
+    """A server; or a supervisor, if there are to be several or one is to be replaced in time."""
     from edgeproxy.rollout import PolicyFiles
 
-    count = options.workers or PolicyFiles(options.policy, options.origin).workers()
+    files = PolicyFiles(options.policy, options.origin)
+    count = options.workers or files.workers()
     if count == "auto":
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if isinstance(count, int) and count > 1:
+    if isinstance(count, int) and (count > 1 or files.limits_memory()):
         from edgeproxy.engine.workers.supervisor import Supervisor
 
         return Supervisor(

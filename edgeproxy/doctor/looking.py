@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from ipaddress import ip_address
 from pathlib import Path
 
-from edgeproxy.claims import DataFile, Folder, MemoryUse
+from edgeproxy.claims import DataFile, Folder
 from edgeproxy.doctor.holders import Holder, holder, holder_of
 from edgeproxy.doctor.view import AcmeName, Asked, FolderSeen, KeyFile, Memory, Port, View
 from edgeproxy.engine.listening import ListenAddress
@@ -56,7 +56,6 @@ async def look(policy: Policy | None, listen: Sequence[ListenAddress], *, is_onl
         ports=tuple(_ports(listen, policy)),
         origins=tuple(await _origins(policy)) if policy is not None and is_online else (),
         folders=tuple(map(_folder, folders)),
-        memory_uses=tuple(one for one in resources if isinstance(one, MemoryUse)),
         data_files=tuple(one for one in resources if isinstance(one, DataFile)),
         key_files=tuple(_keys(policy)),
         acme_names=tuple(await _acme_names(policy, is_online=is_online)),

@@ -10,8 +10,6 @@ from edgeproxy.doctor.view import FolderSeen, View
 from edgeproxy.policy.model import Limits
 from edgeproxy.values import as_size
 
-BASE_MEMORY_BYTES = 110 * 2**20
-"""What a worker takes with nothing stored and nobody served: docs/performance.md."""
 SPARE_DESCRIPTORS = 128  # for files, the disk cache, sockets that listen, and what plugins open
 OLD_DATA = timedelta(days=180)
 VERY_OLD_DATA = timedelta(days=730)
@@ -70,12 +68,9 @@ def descriptors(view: View) -> Iterator[Judged]:
 def memory(view: View) -> Iterator[Judged]:
     if view.policy is None or not view.memory.total_bytes:
         return
-    bodies = view.policy.core.limits.body_memory
-    parts = {"edgeproxy": BASE_MEMORY_BYTES, "limits.body_memory": bodies}
-    for one in view.memory_uses:
-        parts[one.what] = parts.get(one.what, 0) + one.max_bytes
-    needed = sum(parts.values()) * view.workers
-    sum_of = ", ".join(f"{name} {as_size(size)}" for name, size in parts.items())
+    uses = view.policy.memory_uses
+    needed = sum(one.max_bytes for one in uses) * view.workers
+    sum_of = ", ".join(f"{one.what} {as_size(one.max_bytes)}" for one in uses)
     times = f", each of {view.workers} workers" if view.workers > 1 else ""
     says = f"it may come to take {as_size(needed)} ({sum_of}{times})"
     mend = "lower cache.memory.max_size or limits.body_memory, or serve with fewer workers"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from edgeproxy.claims import DataFile, Folder, MemoryUse
+from edgeproxy.claims import DataFile, Folder
 from edgeproxy.http import Headers, Origin
 from edgeproxy.policy.policy import Policy
 
@@ -102,7 +102,6 @@ class View:
     ports: tuple[Port, ...] = ()
     origins: tuple[Asked, ...] = ()
     folders: tuple[FolderSeen, ...] = ()
-    memory_uses: tuple[MemoryUse, ...] = ()  # of plugins, by each worker
     data_files: tuple[DataFile, ...] = ()
     key_files: tuple[KeyFile, ...] = ()
     acme_names: tuple[AcmeName, ...] = ()

@@ -114,7 +114,7 @@ class Accelerator:
     def _given(
         self, recall: Recall, visitor: Visitor, answer: Remembered, line: bytes, now_s: float
     ) -> list[bytes] | None:
-        wire = answer.wire(now_s)
+        wire = answer.wire(now_s, visitor.introduced.said)
         if wire is None:
             recall.forget(visitor, line)
             return None
@@ -167,7 +167,7 @@ class Accelerator:
         exchange.protocol = protocol
         if not tail or not recall.is_able or self._is_alone(head, exchange):
             return Begun(self._app, exchange)
-        visitor = recall.meet(who, tail, exchange)
+        visitor = recall.meet(who, line, tail, exchange)
         if visitor.audience is None:
             return Begun(self._app, exchange)
         answer = visitor.audience.get(line)
@@ -183,15 +183,15 @@ class Accelerator:
         watched = WatchedExchange.of(exchange)
         begun = Begun(self._app, watched)
         if watched.hit is not None:
-            begun.learn = partial(recall.learn, visitor.audience, visitor.logged, line, watched)
+            begun.learn = partial(recall.learn, visitor, line, watched)
+        watched.reads.end()
         return begun
 
     def _is_alone(self, head: RequestHead, exchange: Exchange) -> bool:
         """Whether nobody else may have its answer, or somebody has to see the exchange itself."""
         app = self._app
         return (
-            exchange.request.query is not None  # which may force a variant
-            or not head.keep_alive  # its answer says so
+            not head.keep_alive  # its answer says so
             or exchange.trace is not None  # it is told what others are not
             or app.recorder is not None
             or app.candidate is not None

@@ -101,7 +101,8 @@ class Edge:
     async def close(self) -> None:
         self.watchdog.stop()
         await self.app.close()
-        self._end_recording()
+        if (recording := self._end_recording()) is not None:
+            await recording.written()
         await self._upstream.close()
 
     def follow(self, policy: Policy) -> None:
@@ -123,10 +124,12 @@ class Edge:
             except OSError as error:
                 raise BadAddress(f"cannot record into {wanted.path}: {error.strerror}") from None
 
-    def _end_recording(self) -> None:
+    def _end_recording(self) -> Recording | None:
+        """The recording that there was, which takes no more."""
         recording, self._recording, self.app.recorder = self._recording, None, None
         if recording is not None:
-            recording.close()
+            recording.end()
+        return recording
 
     def _settings(self) -> FrontSettings:
         plan = self.app.plan

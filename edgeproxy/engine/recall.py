@@ -2,9 +2,10 @@
 
 A decision is a pure function of the request, the facts and the policy. So when an answer comes from
 the memory tier, it is decided once more under watch, and what was read is noted: some request
-fields, some cookies, some facts. All that was ever read under a plan are its *questions*. Visitors
-who answer them in the same way form an *audience*; the policy cannot tell them apart. Each audience
-remembers its answers by request line, as bytes that are ready to be sent.
+fields, some cookies, some facts, some clauses of matches. All that was ever read under a plan are
+its *questions*. Visitors who answer them in the same way form an *audience*; the policy cannot tell
+them apart, but for what it says of each in a field. Each audience remembers its answers by request
+line, as bytes that are ready to be sent.
 
 A remembered answer holds for as long as the stored response it was made of is the one that stands
 in the tier, is fresh, and has not been marked by a purge.
@@ -13,15 +14,16 @@ in the tier, is fresh, and has not been marked by a purge.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edgeproxy import log as access_log
 from edgeproxy.caching.errand import Hit
 from edgeproxy.caching.freshness import CLOCK_TOLERANCE_S, current_age_s
-from edgeproxy.engine.watching import Introduction, Reads, WatchedExchange
-from edgeproxy.http import Exchange, Facts, Headers
+from edgeproxy.engine.questions import STRANGER, Introduced, Questions
+from edgeproxy.engine.watching import WatchedExchange
+from edgeproxy.http import Exchange, Facts
 from edgeproxy.metrics.counts import RequestTally
 from edgeproxy.plan import Plan
 from edgeproxy.rates import client_number
@@ -39,13 +41,15 @@ COPIED_BYTES = 16 * 1024
 
 
 class Remembered:
-    """An answer as bytes. `wire` gives them as of a moment; what ages in them is filled in."""
+    """An answer as bytes. `wire` gives them as of a moment, for a visitor: what ages in them is
+    filled in, and what the visitor is told in fields of its own."""
 
     __slots__ = (
         "_from_s",
         "_hit",
         "_keeps",
         "_pattern",
+        "_places",
         "_until_s",
         "_wire",
         "body",
@@ -70,20 +74,29 @@ class Remembered:
         self._hit = hit
         self._keeps = keeps
         self._pattern = pattern
+        self._places = pattern.places
         self.body = body
         self.bytes = len(body)
         self.tally = tally  # where it is counted each time
         self.log: dict[str, Any] = {}
         self._from_s = self._until_s = 0.0
-        self._wire: list[bytes] = []
+        self._wire: list[bytes] = []  # each second part is to be filled in
 
-    def wire(self, now_s: float) -> list[bytes] | None:
+    def wire(self, now_s: float, said: tuple[bytes, ...]) -> list[bytes] | None:
         """The bytes to send, in one or two parts; None if this is no answer any more."""
         if not self._keeps(self._hit):
             return None
         if not self._from_s <= now_s < self._until_s and not self._fill_in(now_s):
             return None
-        return self._wire
+        return self._told(said) if self._places else self._wire
+
+    def _told(self, said: tuple[bytes, ...]) -> list[bytes]:
+        parts = self._wire.copy()
+        parts[1 : 2 * len(self._places) : 2] = [said[place] for place in self._places]
+        if len(self.body) <= COPIED_BYTES:
+            return [b"".join(parts)]
+        body = parts.pop()
+        return [b"".join(parts), body]
 
     def _fill_in(self, now_s: float) -> bool:
         """Write Age and the like as of now. False if the stored response is stale."""
@@ -92,32 +105,49 @@ class Remembered:
         if left_s <= 0 or entry.stored_at_s > now_s + CLOCK_TOLERANCE_S:
             return False
         age_s = current_age_s(entry.age_s, entry.stored_at_s, now_s)
-        head = self._pattern.filled(int(age_s), int(left_s))
-        self._wire = [head + self.body] if len(self.body) <= COPIED_BYTES else [head, self.body]
+        self._wire = self._pattern.filled(int(age_s), int(left_s))
+        if len(self.body) <= COPIED_BYTES:
+            self._wire[-1] += self.body
+        else:
+            self._wire.append(self.body)
         self._from_s = now_s
         self._until_s = now_s + min(1 - age_s % 1, left_s % 1 or 1.0)
         return True
 
 
 class Pattern:
-    """A response head with places for what ages in it."""
+    """A response head with places for what ages in it, and for what each visitor is told.
 
-    __slots__ = ("_extra_s", "_text")
+    `places` say which of a visitor's values go into it, in order.
+    """
 
-    def __init__(self, head: bytes, hit: Hit, status: str, browser_ttl_s: int | None) -> None:
+    __slots__ = ("_extra_s", "_text", "places")
+
+    def __init__(
+        self,
+        head: bytes,
+        hit: Hit,
+        status: str,
+        browser_ttl_s: int | None,
+        told: Mapping[bytes, int],
+    ) -> None:
         """`head` as it was sent: with the age and the time left of `hit`, in Age and in our
-        Cache-Status `status`, and in the max-age that a rule's `browser_ttl` makes."""
+        Cache-Status `status`, and in the max-age that a rule's `browser_ttl` makes. The fields
+        `told` have the values of a visitor that stand in these places."""
         self._extra_s = browser_ttl_s or 0
         age_s = int(current_age_s(hit.entry.age_s, hit.entry.stored_at_s, hit.at_s))
         max_age = b"max-age=%d" % (self._extra_s + age_s)
         own = status.encode("latin-1")
         ageing = own.replace(b"; ttl=%d" % hit.fresh_for_s, b"; ttl=%(left)d", 1)
-        lines = []
+        lines, places = [], []
         for line in head.split(b"\r\n"):
             name, _, value = line.partition(b": ")
-            name = name.lower()
             text = line.replace(b"%", b"%%")
-            if name == b"age" and value == b"%d" % age_s:
+            name = name.lower()
+            if name in told:
+                text = line[: len(name) + 2].replace(b"%", b"%%") + _PLACE
+                places.append(told[name])
+            elif name == b"age" and value == b"%d" % age_s:
                 text = text[: -len(value)] + b"%(age)d"
             elif name == b"cache-status" and value.endswith(own):
                 text = text[: -len(own)] + ageing
@@ -126,10 +156,16 @@ class Pattern:
                 text = b", ".join(members)
             lines.append(text)
         self._text = b"\r\n".join(lines)
+        self.places = tuple(places)
 
-    def filled(self, age_s: int, left_s: int) -> bytes:
+    def filled(self, age_s: int, left_s: int) -> list[bytes]:
+        """The head as of a moment; each second part stands for what a visitor is told."""
         ages = {b"age": age_s, b"left": left_s, b"max": self._extra_s + age_s}
-        return self._text % ages
+        return (self._text % ages).split(_EDGE)
+
+
+_EDGE = b"\0"  # no head holds one
+_PLACE = _EDGE + _EDGE
 
 
 type Audience = dict[bytes, Remembered]
@@ -143,6 +179,8 @@ class Visitor:
     audience: Audience | None
     logged: dict[str, Any]
     client: int = 0  # by which its requests are counted
+    introduced: Introduced = STRANGER
+    asks_query: bool = False  # it is another visitor with another query
 
 
 class Recall:
@@ -164,10 +202,7 @@ class Recall:
         self.bytes = 0  # of answers, and of each body that they refer to, once
         self._bodies: dict[int, bytes] = {}  # by identity
         self._hits: set[bytes] = set()  # lines that were hits
-        self._fields: tuple[str, ...] = ()
-        self._cookies: tuple[str, ...] = ()
-        self._facts: tuple[str, ...] = ()
-        self._asks_client = False
+        self._questions = Questions()
         self._wants_log = wants_log
         self._names_clients = names_clients
         self.is_able = _is_repeatable(plan)
@@ -189,6 +224,8 @@ class Recall:
         if not self._from_s <= now_s < self._from_s + 1:
             self._look_at_plugins(now_s)
         visitor = self._visitors.get((who, tail))
+        if visitor is not None and visitor.asks_query:
+            visitor = self._visitors.get((who, tail + _query(line)))
         if visitor is None or visitor.audience is None:
             return None
         answer = visitor.audience.get(line)
@@ -206,40 +243,39 @@ class Recall:
         if visitor.audience is not None:
             visitor.audience.pop(line, None)
 
-    def meet(self, who: str, tail: bytes, exchange: Exchange) -> Visitor:
-        """The visitor who asks for the first time, with such a tail, in `exchange`."""
+    def meet(self, who: str, line: bytes, tail: bytes, exchange: Exchange) -> Visitor:
+        """The visitor who asks for `line` the first time, with such a `tail`, in `exchange`."""
+        visitor = self._met(who, tail, exchange, None)
+        if visitor.asks_query and exchange.request.query is not None:
+            return self._met(who, tail + _query(line), exchange, exchange.request.query)
+        return visitor
+
+    def _met(self, who: str, tail: bytes, exchange: Exchange, query: str | None) -> Visitor:
         visitor = self._visitors.get((who, tail))
         if visitor is None:
-            visitor = self._placed(exchange)
+            visitor = self._placed(exchange, query)
             if len(tail) <= MAX_TAIL_BYTES:
                 self._visitors[who, tail] = visitor
                 if len(self._visitors) > MAX_VISITORS:
                     self._visitors.popitem(last=False)
         return visitor
 
-    def _placed(self, exchange: Exchange) -> Visitor:
-        """Put the questions to whoever made `exchange`, whatever its target."""
-        request = Introduction.of(exchange.request)
-        told = Exchange(request, exchange.client)
+    def _placed(self, exchange: Exchange, query: str | None) -> Visitor:
+        """Put the questions to whoever made `exchange`, with that `query`, whatever its path."""
+        told = WatchedExchange.introducing(exchange, query)
         try:
             for hook in self.plan.phases.annotate:
                 if hook.call(told) is not None:
                     return _NOBODY  # it would have to wait
-            facts, values = told.facts, _values(request.headers)
-            cookies = request.cookies() if self._cookies else _NO_COOKIES
-            traits = (
-                request.authority,
-                request.scheme,
-                told.client if self._asks_client else None,
-                *map(values.get, self._fields),
-                *map(cookies.get, self._cookies),
-                *map(facts.named, self._facts),
-            )
-            logged = self._logged(exchange, facts) if self._wants_log else _NOTHING
-            audience = None if request.is_targeted else self._audience(traits)
-            return Visitor(audience, logged, client_number(exchange.client))
+            traits, introduced = self._questions.put_to(told)
+            logged = self._logged(exchange, told.facts) if self._wants_log else _NOTHING
+            asked, client = told.reads.asked, client_number(exchange.client)
+            audience = None if asked.target else self._audience(traits)
+            return Visitor(audience, logged, client, introduced, asks_query=told.reads.asks_query)
         except Exception:  # a fact that cannot be had or compared: the journey will tell
             return _NOBODY
+        finally:
+            told.facts.close()
 
     def _logged(self, exchange: Exchange, facts: Facts) -> dict[str, Any]:
         """What the log says of the visitor, whatever the answer."""
@@ -269,31 +305,30 @@ class Recall:
 
     def learn(
         self,
-        audience: Audience,
-        logged: Mapping[str, Any],
+        visitor: Visitor,
         line: bytes,
         exchange: WatchedExchange,
         head: bytes,
         body: bytes,
     ) -> None:
-        """Remember what was sent for `line`: a hit, decided under watch.
-
-        `logged` is what the log says of each visitor anyway.
-        """
-        hit = exchange.hit
+        """Remember what this visitor was sent for `line`: a hit, decided under watch."""
+        hit, reads, audience = exchange.hit, exchange.reads, visitor.audience
         assert hit is not None
-        if self._has_new_questions(exchange.reads):
+        assert audience is not None
+        has_new = self._questions.learn(reads, visitor.introduced, head)
+        if has_new:
             self._start_over()
+        if has_new is not False or hit.tier != self._first or not self._is_settled(hit):
             return
-        if exchange.reads.is_alone or hit.tier != self._first or not self._is_settled(hit):
-            return
-        pattern = Pattern(head, hit, exchange.cache_status, self._browser_ttl_s(exchange.route))
+        told = self._questions.places(reads)
+        browser_ttl_s = self._browser_ttl_s(exchange.route)
+        pattern = Pattern(head, hit, exchange.cache_status, browser_ttl_s, told)
         tally = self._tally(exchange)
         audience[line] = answer = Remembered(hit, self._keeps, pattern, body, tally)
         if self._wants_log:
             facts, named = self.plan.logged_facts, self._names_clients
             entry = access_log.entry(exchange, facts, names_client=named)
-            answer.log = {name: entry[name] for name in entry if name not in logged}
+            answer.log = {name: entry[name] for name in entry if name not in visitor.logged}
         self._count(head, body)
 
     def _count(self, head: bytes, body: bytes) -> None:
@@ -310,15 +345,6 @@ class Recall:
         rule = self.plan.rule_names.get(route or "")
         ttl_s = self.plan.policy.cache.rules[rule].browser_ttl if rule else None
         return None if ttl_s is None else int(ttl_s)
-
-    def _has_new_questions(self, reads: Reads) -> bool:
-        fields, cookies, facts = reads.fields, reads.cookies, reads.facts
-        before = (self._fields, self._cookies, self._facts, self._asks_client)
-        self._fields = _joined(self._fields, fields)
-        self._cookies = _joined(self._cookies, cookies)
-        self._facts = _joined(self._facts, facts)
-        self._asks_client |= reads.client
-        return before != (self._fields, self._cookies, self._facts, self._asks_client)
 
     def _start_over(self) -> None:
         self._visitors.clear()
@@ -343,23 +369,12 @@ class Recall:
         return True
 
 
+def _query(line: bytes) -> bytes:
+    return line.partition(b"?")[2][: -len(b" HTTP/1.1\r\n")]
+
+
 _NOBODY = Visitor(None, {})
 _NOTHING: dict[str, Any] = {}
-_NO_COOKIES: dict[str, str] = {}
-
-
-def _values(headers: Headers) -> dict[str, bytes]:
-    """The value of each field by its name in lower case, lines joined."""
-    found: dict[str, bytes] = {}
-    for raw_name, value in headers.fields:
-        name = raw_name.lower().decode("latin-1")
-        found[name] = value if name not in found else found[name] + b", " + value
-    return found
-
-
-def _joined(known: tuple[str, ...], more: Iterable[str]) -> tuple[str, ...]:
-    new = sorted(set(more) - set(known))
-    return (*known, *new) if new else known
 
 
 def _is_repeatable(plan: Plan) -> bool:

@@ -6,22 +6,20 @@ places they are in; its file can be read by its owner alone.
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import BinaryIO
 
 from edgeproxy.candidate import point_of
 from edgeproxy.differences import spelled_key, spelled_variant
+from edgeproxy.engine.appending import Appending
 from edgeproxy.errors import UpstreamError
 from edgeproxy.http import Exchange, Fetch, Headers, Origin, Request, Response
 from edgeproxy.policy.model import RecordConfig
 from edgeproxy.traffic import Fetched, Recalled, Visit
 from edgeproxy.traffic.redaction import Redaction
 from edgeproxy.traffic.visit import asked_of
-
-log = logging.getLogger("edgeproxy")
 
 MAX_UNDER_WAY = 4096  # exchanges whose origin's answer waits for their end; older ones lose it
 
@@ -37,13 +35,16 @@ class Recording:
         self._redaction = Redaction(config.redact, config.keep_cookies)
         self._fetched: OrderedDict[str, Fetched] = OrderedDict()
         descriptor = os.open(config.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._file: BinaryIO | None = os.fdopen(descriptor, "ab", buffering=0)
-        self._size = self._file.tell()
+        file = os.fdopen(descriptor, "ab", buffering=0)
+        self._file = Appending(file, config.path, config.max_size)
 
-    def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+    def end(self) -> None:
+        """Take no more. What was recorded is still written."""
+        self._file.end()
+
+    async def written(self) -> None:
+        """Return when it is, after `end`."""
+        await asyncio.to_thread(self._file.wait)
 
     def tapped(self, exchange: Exchange, fetch: Fetch) -> Fetch:
         """`fetch`, with what it gives to `exchange` noted."""
@@ -62,26 +63,15 @@ class Recording:
         return overheard
 
     def finish(self, exchange: Exchange) -> None:
-        """Write `exchange` down, which is over."""
+        """Have `exchange` written down, which is over."""
         fetched = self._fetched.pop(exchange.id, None)
         if exchange.response is None or exchange.request.is_upgrade or not self._takes(exchange):
             return
-        data = self._write(self._visit(exchange, fetched))
-        if self._size + len(data) > self.config.max_size:
-            log.warning("recording has ended: %s has its max_size", self.config.path)
-            self.close()
-            return
-        assert self._file is not None
-        try:
-            self._file.write(data)
-            self._size = self._file.tell()  # other workers write there, too
-        except OSError as error:
-            log.error("recording has ended: %s: %s", self.config.path, error.strerror)
-            self.close()
+        self._file.add(self._write(self._visit(exchange, fetched)))
 
     def _takes(self, exchange: Exchange) -> bool:
         sample = self.config.sample
-        return self._file is not None and (sample >= 1 or point_of(exchange.client, _SALT) < sample)
+        return not self._file.is_over and (sample >= 1 or point_of(exchange.client, _SALT) < sample)
 
     def _note(
         self,

@@ -99,6 +99,9 @@ class Server:
     async def _follow(self, policy: Policy) -> None:
         """Do what `policy`, which is in force now, says of this process."""
         self._warn_of_certificates()
+        if policy.core.limits.process_memory:
+            log.warning("limits.process_memory counts from the next start: nobody is there yet who "
+                        "could start this process anew")  # fmt: skip
         self.keeper.follow()
         self.edge.follow(policy)
         try:

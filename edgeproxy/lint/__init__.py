@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgeproxy.errors import Place
-from edgeproxy.lint import caching, origins, patterns, reach, redirects, serving, splits, trust
+from edgeproxy.lint import (
+    caching,
+    limits,
+    origins,
+    patterns,
+    reach,
+    redirects,
+    serving,
+    splits,
+    trust,
+)
 from edgeproxy.lint.allow import CODES, allows, heeded
 from edgeproxy.lint.finding import Finding, Rule
 from edgeproxy.lint.view import View
@@ -47,6 +57,7 @@ RULES: tuple[Rule, ...] = (
     caching.shared_cookies,
     caching.cookie_in_shared_answer,
     caching.fact_not_in_key,
+    limits.process_memory_too_small,
     trust.trusts_everyone,
     trust.literal_secret,
 )

@@ -9,7 +9,7 @@ from edgeproxy.lint.view import View
 from edgeproxy.policy.policy import BoundFilter, Route
 from edgeproxy.routing import literal_segments
 
-_FETCHING = ("route", "cache_key", "before_fetch", "after_fetch", "recover")
+_FETCHING = ("route", "cache_key", "before_fetch", "after_fetch", "fetch_failed", "recover")
 _LATER = ("annotate", "before_send", "finish")
 MANY_BYTES = 4 * 2**20
 

@@ -95,6 +95,8 @@ class Limits(Config):
     """Requests of one address that may come at once, where `request_rate` is a limit."""
     body_memory: Size = "256MiB"  # type: ignore[assignment]
     """All bodies held in memory at once."""
+    process_memory: Size = 0
+    """What a process may hold in all; one that has grown beyond is replaced. 0: any amount."""
 
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproxy.caching.config import CacheConfig
+from edgeproxy.claims import MemoryUse
 from edgeproxy.errors import Place
+from edgeproxy.memory import BASE_BYTES
 from edgeproxy.plugin import Filter, Matcher, Plugin
 from edgeproxy.policy.files import Source
 from edgeproxy.policy.model import MatchCore, PolicyCore, RouteCore
@@ -91,6 +93,20 @@ class Policy:
     def files(self) -> tuple[str, ...]:
         """The names of the files."""
         return tuple(name for name, _ in self.sources)
+
+    @property
+    def memory_uses(self) -> tuple[MemoryUse, ...]:
+        """What each process that serves it may come to hold in memory."""
+        return (
+            MemoryUse("edgeproxy", BASE_BYTES),
+            MemoryUse("limits.body_memory", self.core.limits.body_memory),
+            *(
+                one
+                for plugin in self.plugins
+                for one in plugin.instance.resources()
+                if isinstance(one, MemoryUse)
+            ),
+        )
 
     @property
     def origin_names(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from edgeproxy.differences import KINDS
 from edgeproxy.plan import Plan, compile_plan
 from edgeproxy.policy.load import load
+from edgeproxy.policy.origins import with_origins
 from edgeproxy.policytest.suite import hushed
 from edgeproxy.replay.comparison import Comparison
 from edgeproxy.replay.report import Report
@@ -45,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", action="append", type=Path, metavar="PATH",
         help="the policy to compare with, in place of what was recorded",
     )  # fmt: skip
+    parser.add_argument(
+        "--origin", action="append", default=[], metavar="NAME=URL",
+        help="where an origin was when the requests were recorded, as for run; it is not asked",
+    )  # fmt: skip
     parser.add_argument("--host", default="", help="the host of records that name none")
     parser.add_argument(
         "--fail-on", type=_kinds, default=(), metavar="KIND,...",
@@ -64,8 +69,7 @@ def _kinds(text: str) -> tuple[str, ...]:
 
 def main(options: argparse.Namespace) -> int:
     """0: replayed; 1: something changed that may not; 2: nothing to replay, or wrong use."""
-    after = compile_plan(load(options.policy))
-    before = compile_plan(load(options.against)) if options.against else None
+    after, before = plans(options)
     try:
         report = replay(options.traffic, options.flows(), after, before, host=options.host)
     except Unreadable as error:
@@ -79,6 +83,19 @@ def main(options: argparse.Namespace) -> int:
         return 2
     print(json.dumps(report.as_json(), indent=2) if options.json else "\n".join(report.lines()))
     return 1 if report.fails(options.fail_on) else 0
+
+
+def plans(options: argparse.Namespace) -> tuple[Plan, Plan | None]:
+    """The policy that decides, and the one to compare with. An origin of `--origin` has to be in
+    one of them."""
+    after = load(options.policy)
+    before = load(options.against) if options.against else None
+    if before is None:
+        return compile_plan(with_origins(after, options.origin)), None
+    return (
+        compile_plan(with_origins(after, options.origin, before.origin_names)),
+        compile_plan(with_origins(before, options.origin, after.origin_names)),
+    )
 
 
 def replay(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import Any
 
 from edgeproxy.errors import Fault, PolicyError
 from edgeproxy.plan import compile_plan
 from edgeproxy.policy.files import Source, merged, read_all, sources
 from edgeproxy.policy.installed import Registry
 from edgeproxy.policy.load import compose
-from edgeproxy.policy.model import OriginConfig
+from edgeproxy.policy.origins import with_origins
 from edgeproxy.policy.policy import LoadedPlugin, Policy
 from edgeproxy.policytest.cases import cases_of, find_files
 from edgeproxy.policytest.suite import Suite
@@ -50,10 +49,17 @@ class PolicyFiles:
 
     def workers(self) -> int | str:
         """What `workers` says in the files, which nobody has checked yet. Raises PolicyError."""
-        root = merged(read_all(self.sources()), [])
-        found = root.get("workers")
-        value = found.plain() if found is not None else 1
+        value = self._unchecked("workers")
         return value if isinstance(value, int | str) else 1
+
+    def limits_memory(self) -> bool:
+        """Whether they limit what a process may hold. The same."""
+        return self._unchecked("limits", "process_memory") not in (None, 0)
+
+    def _unchecked(self, *path: str) -> Any:
+        """What the key at `path` holds in the files; None if it is not there."""
+        found = merged(read_all(self.sources()), []).get(*path)
+        return found.plain() if found is not None else None
 
     def tests(self) -> list[Source]:
         """The tests beside the files, as they are now. PolicyError if one cannot be read."""
@@ -79,24 +85,3 @@ class PolicyFiles:
             reason = "--listen-tls needs a section 'tls' with certificates in the policy"
             raise PolicyError([Fault("missing-key", reason)])
         return with_origins(policy, self.origins) if self.paths else policy
-
-
-def with_origins(policy: Policy, origins: Sequence[str]) -> Policy:
-    """`policy` with the URLs of origins replaced, as `--origin NAME=URL` asks."""
-    specs = dict(policy.core.origins)
-    for text in origins:
-        name, equals, url = text.partition("=")
-        if not equals or "/" in name:
-            name, url = (next(iter(specs), ""), text) if len(specs) == 1 else ("", text)
-        if name not in specs:
-            known = ", ".join(specs)
-            raise PolicyError(
-                [Fault("unknown-origin", f"--origin {text}: write NAME=URL; origins: {known}")]
-            )
-        try:
-            OriginConfig(url=url)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise PolicyError([Fault("bad-value", f"--origin {text}: {reason}")]) from None
-        specs[name] = specs[name].model_copy(update={"url": url})
-    return replace(policy, core=policy.core.model_copy(update={"origins": specs}))

@@ -1,6 +1,7 @@
 """Set, add, append and remove header fields, of the request to the origin and of the response."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, model_validator
@@ -63,11 +64,13 @@ class Edits(Config):
         """The facts that the new values are made of."""
         return tuple(sorted({name for template in self.templates() for name in template.facts}))
 
-    def apply(self, exchange: Exchange, headers: Headers) -> None:
+    def apply(
+        self, exchange: Exchange, headers: Headers, set_field: Callable[[str, Template], None]
+    ) -> None:
         if self.remove:
             headers.remove(*self.remove)
         for name, value in self.set.items():
-            headers.set(name, value.render(exchange))
+            set_field(name, value)
         for name, several in self.add.items():
             for value in several:
                 headers.add(name, value.render(exchange))
@@ -82,14 +85,15 @@ class RequestHeaders(Filter, Edits):
         return [(name, str(exchange.facts.named(name))) for name in self.facts()]
 
     def before_fetch(self, exchange: Exchange, request: Request) -> None:
-        self.apply(exchange, request.headers)
+        headers = request.headers
+        self.apply(exchange, headers, lambda name, value: headers.set(name, value.render(exchange)))
 
 
 class ResponseHeaders(Filter, Edits):
     """Edit what this client gets, cached or not."""
 
     def before_send(self, exchange: Exchange, response: Response) -> None:
-        self.apply(exchange, response.headers)
+        self.apply(exchange, response.headers, partial(exchange.set_field, response))
         if self.facts():
             exchange.varies_by.add("*")
 

@@ -17,6 +17,7 @@ from edgeproxy.api import (
     Request,
     Response,
     Secret,
+    UpstreamError,
     hookimpl,
 )
 from edgeproxy.api import Plugin as BasePlugin
@@ -24,7 +25,7 @@ from edgeproxy.api import Plugin as BasePlugin
 if TYPE_CHECKING:
     from .telemetry import Telemetry
 
-TRACE_ID = Fact[str]("otel.trace_id", log="trace_id")
+TRACE_ID = Fact[str]("trace.id", log="trace_id")  # that of the plugin `trace`, if both are there
 
 
 def _plain_url(url: str) -> str:
@@ -97,6 +98,11 @@ class Plugin(BasePlugin):
     def after_fetch(self, exchange: Exchange, response: Response) -> None:
         if self._telemetry is not None:
             self._telemetry.end_fetch(exchange, response.status)
+
+    @hookimpl
+    def fetch_failed(self, exchange: Exchange, error: UpstreamError) -> None:
+        if self._telemetry is not None:
+            self._telemetry.fail_fetch(exchange, str(error))
 
     @hookimpl
     def finish(self, exchange: Exchange) -> None:

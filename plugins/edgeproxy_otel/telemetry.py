@@ -98,7 +98,7 @@ class Telemetry:
         server = exchange.facts.get(SERVER)
         if server is None:
             return
-        self._give_up_fetch(exchange, "another try")
+        self.fail_fetch(exchange, "another try")
         span = exchange.facts[FETCH] = fetched(self._tracer, server, exchange, request)
         injected(span, request.headers)
 
@@ -108,20 +108,21 @@ class Telemetry:
             answered(span, status)
             span.end()
 
+    def fail_fetch(self, exchange: Exchange, reason: str) -> None:
+        span = exchange.facts.get(FETCH)
+        if span is not None and span.is_recording():
+            failed(span, reason)
+            span.end()
+
     def end(self, exchange: Exchange) -> None:
         """It has its answer, or its client has left."""
         server = exchange.facts.get(SERVER)
         if server is None:
             return
-        self._give_up_fetch(exchange, exchange.error)
+        if exchange.cache_verdict != "stale":  # else it goes on, though no client waits for it
+            self.fail_fetch(exchange, exchange.error)
         ended(server, exchange)
         self._count(exchange, time.monotonic() - exchange.started_s)
-
-    def _give_up_fetch(self, exchange: Exchange, reason: str) -> None:
-        span = exchange.facts.get(FETCH)
-        if span is not None and span.is_recording():
-            failed(span, reason)
-            span.end()
 
     def _count(self, exchange: Exchange, took_s: float) -> None:
         """Its attributes are of closed sets, as in docs/metrics.md."""

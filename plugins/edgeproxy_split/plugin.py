@@ -248,7 +248,7 @@ class Split:
 
     def before_send(self, exchange: Exchange, response: Response) -> None:
         for name, value in self._change(exchange).response_headers.items():
-            response.headers.set(name, value.render(exchange))
+            exchange.set_field(response, name, value)
         cookie = self.running.set_cookie(exchange)
         if cookie is not None:
             exchange.cookies_to_set.append(cookie)

@@ -52,7 +52,7 @@ class Plugin(BasePlugin):
         given = parse(headers.get_all("traceparent"))
         carried = state(headers.get_all("tracestate")) if given is not None else ""
         context = given or exchange.facts.get(BEGUN)  # by a try before this one
-        if context is None and self.config.start:
+        if context is None and self.config.start and not _is_traced(exchange):
             context = started(is_sampled=random.random() < self.config.sample)
             exchange.facts[BEGUN], exchange.facts[TRACE_ID] = context, context.trace_id
         headers.remove("traceparent", "tracestate")
@@ -60,6 +60,11 @@ class Plugin(BasePlugin):
             headers.set("traceparent", str(context))
         if carried:
             headers.set("tracestate", carried)
+
+
+def _is_traced(exchange: Exchange) -> bool:
+    """Whether another plugin has the request in a trace, and tells the origin by itself."""
+    return exchange.facts.known().get(TRACE_ID.name) is not None
 
 
 def _id_in(headers: Headers) -> str | None:

@@ -166,6 +166,10 @@ class Teller(Plugin):
         self.note("after_fetch")
 
     @hookimpl
+    def fetch_failed(self, error: UpstreamError) -> None:
+        self.note("fetch_failed")
+
+    @hookimpl
     def recover(self, error: UpstreamError) -> Response | None:
         return self.note("recover")
 
@@ -209,7 +213,7 @@ async def test_recover_may_answer_for_an_origin_that_fails() -> None:
         raise UpstreamError(origin.name, "connection_refused", "it refuses")
 
     said, response = await told("/page", down, answers="recover")
-    assert said[-2:] == ["recover", "before_send"]
+    assert said[-3:] == ["fetch_failed", "recover", "before_send"]
     assert response.status == 299
     said, response = await told("/page", down)
     assert said[-1] == "recover"

@@ -15,6 +15,9 @@ from signal import SIGKILL, Signals
 import pytest
 from aiohttp import web
 
+from tests.journeys.crew import Crew
+from tests.journeys.origins import Origin, served
+
 WORKERS = os.environ.get("EDGEPROXY_TEST_WORKERS", "")
 """How many workers `edgeproxy run` has wherever a journey starts it and does not say."""
 
@@ -84,20 +87,8 @@ def raw_origin() -> type[RawOrigin]:
 @pytest.fixture
 async def serve_app() -> AsyncIterator[Callable[[web.Application], Awaitable[str]]]:
     """Serves aiohttp applications on free ports; gives their URLs."""
-    runners: list[web.AppRunner] = []
-
-    async def serve(app: web.Application) -> str:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-        runners.append(runner)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        return f"http://{host}:{port}/"
-
-    yield serve
-    for runner in runners:
-        await runner.cleanup()
+    async with contextlib.AsyncExitStack() as stack:
+        yield lambda app: stack.enter_async_context(served(app))
 
 
 @dataclass
@@ -215,6 +206,15 @@ async def edgeproxy_run() -> AsyncIterator[Callable[..., Awaitable[Child]]]:
 
 
 @pytest.fixture
+async def crew(
+    edgeproxy_run: Callable[..., Awaitable[Child]], tmp_path: Path
+) -> AsyncIterator[Crew]:
+    """A proxy with workers, to be started, and its origin."""
+    async with Origin.serving() as origin:
+        yield Crew(edgeproxy_run, origin, tmp_path)
+
+
+@pytest.fixture
 def ask() -> Callable[..., Awaitable[bytes]]:
     """Sends bytes to a port, and gives all that comes until the other side closes."""
 
@@ -248,3 +248,19 @@ def make_site(tmp_path: Path) -> Callable[..., Path]:
         return small_site(tmp_path / name, **pages)
 
     return make
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Makes a distribution with one plugin: its name and its code. Gives the folder to find it."""
+
+    def install(name: str, code: str) -> Path:
+        folder = tmp_path / "packages"
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[edgeproxy]\n{name} = {name}:Plugin\n")
+        (folder / f"{name}.py").write_text(code)
+        return folder
+
+    return install

@@ -1,4 +1,4 @@
-"""What the journeys of several workers share: a policy, an origin, and visitors."""
+"""What the journeys of several workers share: a policy, and visitors."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from aiohttp import web
 
-from tests.journeys.conftest import Child
+from tests.journeys.origins import Origin
+
+if TYPE_CHECKING:
+    from tests.journeys.conftest import Child
 
 RUN = (sys.executable, "-m", "edgeproxy", "run")
 TOKEN = "a token for this test alone"
@@ -42,29 +44,19 @@ def write(folder: Path, word: str = "WORD", *, disk: bool = False, text: str = P
     return file
 
 
-@dataclass
-class Origin:
-    """Answers each path with its number of requests; `gate` holds answers back."""
+@dataclass(frozen=True)
+class Crew:
+    """What starts a proxy with workers, by `run`: its policy is in `folder`."""
 
-    url: str = ""
-    asked: Counter[str] = field(default_factory=Counter)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    came: asyncio.Condition = field(default_factory=asyncio.Condition)
+    run: Callable[..., Awaitable[Child]]
+    origin: Origin
+    folder: Path
 
-    def __post_init__(self) -> None:
-        self.gate.set()
-
-    async def answer(self, request: web.Request) -> web.Response:
-        async with self.came:
-            self.asked[request.path] += 1
-            self.came.notify_all()
-        number = self.asked[request.path]
-        await self.gate.wait()
-        return web.Response(text=f"{request.path} {number}")
-
-    async def has_been_asked(self, count: int) -> None:
-        async with asyncio.timeout(20), self.came:
-            await self.came.wait_for(lambda: self.asked.total() >= count)
+    async def serve(self, *arguments: str | Path, env: Mapping[str, str] = {}, **how: Any) -> Child:
+        """As the policy says that `write` writes; with `arguments` besides."""
+        file = write(self.folder, **how)
+        arguments = file, "--origin", self.origin.url, *arguments
+        return await self.run(*arguments, EDGEPROXY_TOKEN=TOKEN, **env)
 
 
 class Visitor:

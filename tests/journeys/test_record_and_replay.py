@@ -93,6 +93,29 @@ async def test_a_recording_replays_without_change_until_the_policy_changes(
     assert "route europe" in against.examples["origin"].why_before
 
 
+async def test_what_was_recorded_with_origins_elsewhere_is_replayed_so(
+    make_site: Any, tmp_path: Path, capsys: Any
+) -> None:
+    file, policy = tmp_path / "traffic.mitm", tmp_path / "site.yaml"
+    policy.write_text(POLICY.format(file=file, url="http://site.example/"))
+    async with Pages(make_site(index="home", page="page")) as site:
+        where = {"site": site.url, "next": site.url}
+        async with running(policy.read_text(), origins=where) as proxy:
+            await visit_all(proxy)
+    arguments = ["replay", str(file), "--policy", str(policy), "--fail-on", "any"]
+    there = [word for name, url in where.items() for word in ("--origin", f"{name}={url}")]
+    assert await asyncio.to_thread(cli.main, arguments) == 1
+    assert "cache_key changes" in capsys.readouterr().out
+    assert await asyncio.to_thread(cli.main, [*arguments, *there]) == 0
+    fewer = tmp_path / "fewer.yaml"
+    fewer.write_text(policy.read_text().replace("  next:", "  # next:").replace("next", "site"))
+    against = ["--against", str(fewer)]
+    assert await asyncio.to_thread(cli.main, [*arguments, *there, *against]) == 1
+    capsys.readouterr()
+    assert await asyncio.to_thread(cli.main, [*arguments, "--origin", "other=http://x/"]) == 2
+    assert "origins: site, next" in capsys.readouterr().err
+
+
 def assert_is_whole(one: Visit) -> None:
     assert one.answer is not None
     assert one.recalled.policy

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.api import EVERYTHING, Exchange, Plugin, Response, Selection, hookimpl
+from edgeproxy.api import (
+    EVERYTHING,
+    Exchange,
+    Fact,
+    Matcher,
+    Plugin,
+    Response,
+    Selection,
+    Template,
+    hookimpl,
+)
 from edgeproxy.pages import Pages
 from edgeproxy.policy.installed import Installed, Registry
 from edgeproxy.policy.installed import installed as all_installed
@@ -207,6 +217,97 @@ async def test_a_client_that_varies_what_it_asks_fills_no_memory(tmp_path: Path)
         assert most > recall.max_bytes / 2, "too few were remembered to prove anything"
 
 
+# ---------------------------------------------------------------- whom one answer serves
+
+WORLD = """\
+version: 1
+accelerator: on
+trusted_proxies: [127.0.0.1/32]
+origins: {site: {url: "https://you.github.io/"}}
+content: {languages: [en, de]}
+cache: {memory: {}, rules: {all: {ttl: 1h}}}
+routes:
+  - name: eu
+    match: {continent: EU}
+    filters: FILTERS
+    cache: all
+  - name: rest
+    cache: all
+"""
+DANISH, AMERICAN = "80.62.0.1", "8.8.8.8"
+
+
+async def answers(origin: Pages, filters: str) -> tuple[list[Reply], int]:
+    """What a German and a French, by turns, and at last a Dane are told, and how many answers were
+    remembered ones."""
+    policy = WORLD.replace("FILTERS", filters)
+    async with running(policy, origins={"site": origin.url}) as proxy:
+        replies = []
+        for address in (GERMAN, FRENCH) * 5 + (DANISH,):
+            replies.append(await ask(proxy, x_forwarded_for=address))
+            await proxy.server.app.plan.cache.settled()
+        return replies, remembered(proxy)
+
+
+async def test_an_answer_for_a_continent_serves_all_its_countries(origin: Pages) -> None:
+    """The fourth journey at the latest is the last: also for countries that were never seen."""
+    filters = '[{response_headers: {set: {x-country: "${geo.country}!", x-a%s: "%(age)d"}}}]'
+    replies, again = await answers(origin, filters)
+    said = [reply.headers["x-country"] for reply in replies]
+    assert said == ["DE!", "FR!"] * 5 + ["DK!"]
+    assert {reply.headers["x-a%s"] for reply in replies} == {"%(age)d"}
+    assert again >= len(replies) - 4
+
+
+@pytest.mark.parametrize(
+    ("filters", "name", "values"),
+    [
+        (
+            '[{response_headers: {set: {x-is: "${geo.country}"}, append: {x-is: "b"}}}]',
+            "x-is",
+            ["DE, b", "FR, b", "DK, b"],
+        ),
+        (
+            '[{response_headers: {set: {x-is: "a"}, append: {x-is: "${geo.country}"}}}]',
+            "x-is",
+            ["a, DE", "a, FR", "a, DK"],
+        ),
+        (
+            '[{response_headers: {set: {vary: "${geo.country}"}}}]',
+            "vary",
+            ["DE", "FR", "DK"],
+        ),
+        (
+            '[{response_headers: {set: {x-is: "${geo.country}"}}}, {response_headers: {set: '
+            '{x-is: "${geo.continent}"}}}]',
+            "x-is",
+            ["EU", "EU", "EU"],
+        ),
+        (
+            '[{response_headers: {set: {x-is: "${geo.country}"}, add: {x-is: "${geo.country}"}}}]',
+            "x-is",
+            ["DE", "FR", "DK"],
+        ),
+        (
+            '[{response_headers: {set: {age: "${geo.country}"}}}]',
+            "age",
+            ["DE", "FR", "DK"],
+        ),
+        (
+            '[{response_headers: {set: {cache-control: "x=${geo.country}"}}}]',
+            "cache-control",
+            ["private, x=de", "private, x=fr", "private, x=dk"],
+        ),
+    ],
+)  # fmt: skip
+async def test_what_becomes_of_a_field_with_facts_is_told_to_each(
+    origin: Pages, filters: str, name: str, values: list[str]
+) -> None:
+    replies, _ = await answers(origin, filters)
+    german, french, danish = values
+    assert [reply.headers[name] for reply in replies] == [german, french] * 5 + [danish]
+
+
 # ---------------------------------------------------------------- plugins
 
 
@@ -230,6 +331,56 @@ class Promising(Counting):
         response.headers.set("x-said", exchange.request.headers.get("x-say") or "nothing")
 
 
+TIER = Fact[str]("late.tier", default="none")
+SEAT = Fact[str]("late.seat", default="none")
+
+
+class Seat(Matcher[str]):
+    """Only who has a tier is asked for a seat."""
+
+    def matches(self, exchange: Exchange) -> bool:
+        return (
+            exchange.facts[TIER] == "gold" and exchange.request.headers.get("x-seat") == self.root
+        )
+
+
+class Late(Plugin):
+    """Changes what was asked, and what is known, when the visitor is known already."""
+
+    repeatable = True
+    matchers = {"seat": Seat}
+
+    def facts(self) -> Iterable[Fact[str]]:
+        return [TIER, SEAT]
+
+    @hookimpl
+    def annotate(self, exchange: Exchange) -> None:
+        headers, facts = exchange.request.headers, exchange.facts
+        facts.defer(TIER, lambda: headers.get("x-tier") or "none")
+        facts.defer(SEAT, lambda: (facts[TIER] == "gold" and headers.get("x-seat")) or "none")
+
+    @hookimpl
+    def admit(self, exchange: Exchange) -> None:
+        headers = exchange.request.headers
+        if edit := headers.get("x-edit"):
+            headers.set("x-tier", edit)
+        if known := headers.get("x-known"):
+            exchange.facts[TIER] = known
+
+
+class Looking(Plugin):
+    """Decides by a field that a filter has filled in before."""
+
+    repeatable = True
+
+    @hookimpl
+    def before_send(self, exchange: Exchange, response: Response) -> None:
+        exchange.set_field(response, "x-first", Template("${geo.country}"))
+        response.headers.set("x-size", str(len(response.headers)))
+        is_german = response.headers.get("x-first") == "DE"
+        response.headers.set("x-second", "yes" if is_german else "no")
+
+
 class Observing(Plugin):
     """Wants to know of every request."""
 
@@ -241,9 +392,13 @@ class Observing(Plugin):
         self.seen.append(exchange.request.path)
 
 
-async def with_plugin(origin: Pages, plugin: type[Plugin], asked: Iterable[Any]) -> list[Reply]:
+EXTRA = POLICY.replace("version: 1", "version: 1\nplugins: [extra]")
+
+
+async def with_plugin(
+    origin: Pages, plugin: type[Plugin], asked: Iterable[Any], *, policy: str = EXTRA
+) -> list[Reply]:
     registry = Registry([*all_installed().entries, Installed("extra", lambda: plugin, "extra")])
-    policy = POLICY.replace("version: 1", "version: 1\nplugins: [extra]")
     async with running(policy, origins={"site": origin.url}, registry=registry) as proxy:
         replies = []
         for fields in asked:
@@ -263,6 +418,80 @@ async def test_what_a_plugin_reads_tells_audiences_apart(origin: Pages) -> None:
     said = [{"x_say": word} for word in ("a", "b") * 5]
     *replies, again = await with_plugin(origin, Promising, said)
     assert [reply.headers["x-said"] for reply in replies] == ["a", "b"] * 5
+    assert again > 0
+
+
+LATE = """\
+version: 1
+accelerator: on
+plugins: [extra]
+trusted_proxies: [127.0.0.1/32]
+origins: {site: {url: "https://you.github.io/"}}
+cache: {memory: {}, rules: {all: {ttl: 1h}}}
+routes:
+  - {name: plain, match: {path: "/index.html"}, cache: all,
+     response_headers: {append: {x-is: "${late.seat}"}}}
+  - {name: seated, match: {seat: "1"}, response_headers: {set: {x-is: "seated"}}, cache: all}
+  - {name: gold, match: {header: {x-tier: gold, x-gate: "1"}}, cache: all,
+     response_headers: {set: {x-is: "gold"}}}
+  - {name: other, response_headers: {set: {x-is: "other", x-tier: "${late.tier}"}, append:
+     {x-is: "${late.seat}"}}, cache: all}
+"""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        [({}, "other, none"), ({"x_tier": "gold"}, "other, none")],
+        [
+            ({"x_tier": "gold", "x_seat": "1"}, "seated"),
+            ({"x_tier": "gold", "x_seat": "2"}, "other, 2"),
+        ],
+        [  # the same changes, and what was hidden behind the fact or the clause without them
+            ({"x_known": "gold", "x_seat": "2"}, "other, 2"),
+            ({"x_known": "gold", "x_seat": "3"}, "other, 3"),
+        ],
+        [
+            ({"x_known": "gold", "x_seat": "2", "path": "/index.html"}, "2"),
+            ({"x_known": "gold", "x_seat": "3", "path": "/index.html"}, "3"),
+        ],
+        [
+            ({"x_known": "gold", "x_seat": "1"}, "seated"),
+            ({"x_known": "gold"}, "other, none"),
+        ],
+        [
+            ({"x_edit": "gold", "x_gate": "1"}, "gold"),
+            ({"x_edit": "gold", "x_gate": "2"}, "other, none"),
+        ],
+    ],
+)  # fmt: skip
+async def test_what_hooks_change_on_the_way_counts_as_they_left_it(
+    origin: Pages, asked: list[tuple[dict[str, str], str]]
+) -> None:
+    replies = await with_plugin(origin, Late, [fields for fields, _ in asked * 5], policy=LATE)
+    assert [reply.headers["x-is"] for reply in replies[:-1]] == [said for _, said in asked * 5]
+
+
+async def test_a_query_is_remembered_with_what_it_forces(proxy: Proxy) -> None:
+    for query, hero in (("hero=bold", "bold"), ("hero=plain", None), ("v=7", "bold"), ("", "bold")):
+        reply = await ask_until_remembered(proxy, f"/?{query}", cookie="ep_hero=bold")
+        assert (reply.status, reply.headers.get("x-hero")) == (200, hero)
+    again = await ask_until_remembered(proxy, "/?hero=bold", cookie="ep_hero=plain")
+    assert again.headers["x-hero"] == "bold"
+    assert "x-hero" not in (await ask_until_remembered(proxy, cookie="ep_hero=plain")).headers
+
+
+async def test_clauses_about_the_target_are_no_question_to_visitors(origin: Pages) -> None:
+    policy = WORLD.replace("continent: EU", "method: GET, query: {a: {prefix: b}}")
+    policy = policy.replace("FILTERS", "[]")
+    async with running(policy, origins={"site": origin.url}) as proxy:
+        assert (await ask_until_remembered(proxy)).status == 200
+
+
+async def test_who_looks_at_what_was_filled_in_decides_for_each_alone(origin: Pages) -> None:
+    asked = [{"x_forwarded_for": address} for address in (GERMAN, FRENCH) * 5]
+    *replies, again = await with_plugin(origin, Looking, asked)
+    assert [reply.headers["x-second"] for reply in replies] == ["yes", "no"] * 5
     assert again > 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import re
 import sys
@@ -18,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from tests.journeys.conftest import Child
+from tests.journeys.crowd import VISITORS, Crowd
 
 Run = Callable[..., Awaitable[Child]]
 
@@ -31,7 +31,6 @@ routes:
   - {{name: site}}
 """
 TOKEN = "a-token-that-nobody-guesses"
-VISITORS = 6
 
 
 @pytest.fixture
@@ -49,47 +48,9 @@ async def origin(serve_app: Any) -> str:
     return url
 
 
-class Visitors:
-    """Ask on a connection of their own each time, until they are to stop."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.words: list[str] = []
-        self.failed: list[str] = []
-        self._wanted = 0
-        self._have_asked = asyncio.Event()  # so many, or one in vain
-        self._is_over = False
-        self._tasks = [asyncio.create_task(self._ask(number)) for number in range(VISITORS)]
-
-    async def _ask(self, number: int) -> None:
-        for count in itertools.count():
-            if self._is_over:
-                return
-            path = "/word" if count % 3 else f"/page/{number}/{count % 9}"
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.write(
-                    f"GET {path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n".encode()
-                )
-                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-                writer.close()
-                if not head.startswith(b"HTTP/1.1 200 "):
-                    raise ValueError(head[:60])
-                self.words.append(body.decode())
-            except (OSError, ValueError) as error:
-                self.failed.append(f"{path}: {error!r}")
-            if len(self.words) >= self._wanted or self.failed:
-                self._have_asked.set()
-
-    async def have_asked(self, more: int) -> None:
-        self._wanted = len(self.words) + more
-        self._have_asked.clear()
-        async with asyncio.timeout(40):
-            await self._have_asked.wait()
-
-    async def stop(self) -> None:
-        self._is_over = True
-        await asyncio.gather(*self._tasks)
+def path(number: int, count: int) -> str:
+    """What a visitor asks for that time."""
+    return "/word" if count % 3 else f"/page/{number}/{count % 9}"
 
 
 def write(folder: Path, url: str, word: str) -> Path:
@@ -128,7 +89,7 @@ async def test_a_thousand_requests_while_it_is_replaced_and_none_fails(
     how = ("--replace", tmp_path / "place", "--workers", workers, "--access-log", "off")
     child = await edgeproxy_run(write(tmp_path, origin, "first"), *how, EDGEPROXY_TOKEN=TOKEN)
     assert (tmp_path / "place").stat().st_mode & 0o777 == 0o600
-    visitors = Visitors(child.port)
+    visitors = Crowd(child.port, path)
     await visitors.have_asked(100)
     for word in ("second", "third") if workers == "1" else ("second",):
         policy = write(tmp_path, origin, word)
@@ -153,7 +114,7 @@ async def test_what_cannot_serve_takes_nobodys_place(
 ) -> None:
     how = ("--replace", tmp_path / "place", "--access-log", "off")
     child = await edgeproxy_run(write(tmp_path, origin, "good"), *how, EDGEPROXY_TOKEN=TOKEN)
-    visitors = Visitors(child.port)
+    visitors = Crowd(child.port, path)
     bad = tmp_path / "bad.yaml"
     bad.write_text("version: 2\n")
     assert "bad.yaml:1:10" in await refusal_of(bad, *how)
@@ -198,7 +159,7 @@ async def test_a_stranger_is_given_nothing(tmp_path: Path, origin: str, edgeprox
             writer.write_eof()
             await reader.read()
         writer.close()
-    visitors = Visitors(child.port)
+    visitors = Crowd(child.port, path)
     await visitors.have_asked(20)
     await visitors.stop()
     assert visitors.failed == []

@@ -15,20 +15,20 @@ from signal import SIGHUP
 import aiohttp
 import pytest
 import pytest_asyncio
-from aiohttp import web
 
 from tests.journeys.conftest import Child
 from tests.journeys.crew import (
     POLICY,
     RUN,
     TOKEN,
-    Origin,
+    Crew,
     Visitor,
     admin,
     by_worker,
     visitors,
     write,
 )
+from tests.journeys.origins import Origin
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,21 +54,12 @@ class Site:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site() -> AsyncIterator[Site]:
-    origin = Origin()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", origin.answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        proxy = await Child.run(
-            write(folder, disk=True), "--origin", f"http://{host}:{port}/", EDGEPROXY_TOKEN=TOKEN
-        )
-        yield Site(proxy, origin, folder)
-        await proxy.end()
-    await runner.cleanup()
+        async with Origin.serving() as origin:
+            proxy = await Crew(Child.run, origin, folder).serve(disk=True)
+            yield Site(proxy, origin, folder)
+            await proxy.end()
 
 
 # ------------------------------------------------------------------------ serving

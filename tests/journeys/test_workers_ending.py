@@ -5,47 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from tests.journeys.conftest import Child
 from tests.journeys.crew import (
     POLICY,
     RUN,
     TOKEN,
-    Origin,
+    Crew,
     Visitor,
     admin,
     by_worker,
     visitors,
     write,
 )
-
-
-@pytest.fixture
-async def origin(serve_app: Any) -> Origin:
-    origin = Origin()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", origin.answer)
-    origin.url = await serve_app(app)
-    return origin
-
-
-@pytest.fixture
-def serve(edgeproxy_run: Any, origin: Origin, tmp_path: Path) -> Callable[..., Any]:
-    async def serve(*arguments: Any, **how: Any) -> Child:
-        file = write(tmp_path, **how)
-        return await edgeproxy_run(  # type: ignore[no-any-return]
-            file, "--origin", origin.url, *arguments, EDGEPROXY_TOKEN=TOKEN
-        )
-
-    return serve
-
 
 ONCE = """\
 import os
@@ -66,25 +43,16 @@ class Plugin(Base):
 
 
 @pytest.fixture
-def once(tmp_path: Path) -> Path:
-    """A folder of Python packages, with a plugin `acme_once`."""
-    folder = tmp_path / "packages"
-    info = folder / "acme_once-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-once\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[edgeproxy]\nacme_once = acme_once:Plugin\n")
-    (folder / "acme_once.py").write_text(ONCE)
-    return folder
+def once(install: Any) -> dict[str, str]:
+    """An environment with a plugin `acme_once`."""
+    return {"PYTHONPATH": str(install("acme_once", ONCE))}
 
 
 async def test_one_worker_that_refuses_keeps_a_policy_from_all(
-    serve: Any, edgeproxy_run: Any, origin: Origin, tmp_path: Path, once: Path
+    crew: Crew, tmp_path: Path, once: dict[str, str]
 ) -> None:
     text = "plugins: [acme_once]\n" + POLICY
-    file = write(tmp_path, text=text)
-    proxy = await edgeproxy_run(
-        file, "--origin", origin.url, EDGEPROXY_TOKEN=TOKEN, PYTHONPATH=str(once)
-    )
+    proxy = await crew.serve(text=text, env=once)
     async with visitors(proxy) as found:
         assert len(await by_worker(proxy, found)) == 2
         write(tmp_path, "other", text=f"acme_once: {{{{file: {tmp_path}/taken}}}}\n" + text)
@@ -100,12 +68,12 @@ async def test_one_worker_that_refuses_keeps_a_policy_from_all(
 
 
 async def test_faults_at_the_start_are_told_once(
-    edgeproxy_run: Any, tmp_path: Path, once: Path
+    edgeproxy_run: Any, tmp_path: Path, once: dict[str, str]
 ) -> None:
     text = f"plugins: [acme_once]\nacme_once: {{{{file: {tmp_path}/taken}}}}\n" + POLICY
     process = await asyncio.create_subprocess_exec(
         *RUN, str(write(tmp_path, text=text)), "--listen", "127.0.0.1:0",
-        env={**os.environ, "EDGEPROXY_TOKEN": TOKEN, "PYTHONPATH": str(once)},
+        env={**os.environ, "EDGEPROXY_TOKEN": TOKEN, **once},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, said = await process.communicate()
@@ -118,25 +86,23 @@ async def test_faults_at_the_start_are_told_once(
 # ------------------------------------------------------------------------ one of them dies
 
 
-async def test_a_worker_that_is_killed_takes_only_its_own_requests_along(
-    serve: Any, origin: Origin
-) -> None:
-    proxy = await serve(disk=True)
+async def test_a_worker_that_is_killed_takes_only_its_own_requests_along(crew: Crew) -> None:
+    proxy = await crew.serve(disk=True)
     victim, survivor = proxy.workers()
     async with visitors(proxy) as found, visitors(proxy, 4) as others:
         groups = await by_worker(proxy, found)
         assert len(groups) == 2
         await others[0].get("/stored")
-        origin.gate.clear()
-        asked = origin.asked.total()
+        crew.origin.gate.clear()
+        asked = crew.origin.asked.total()
         asking = {
             visitor: asyncio.ensure_future(visitor.get(f"/page{number}"))
             for number, visitor in enumerate(found)
         }
-        await origin.has_been_asked(asked + len(found))
+        await crew.origin.has_been_asked(asked + len(found))
         os.kill(victim, SIGKILL)
         await proxy.said(lambda line: "was killed by SIGKILL; another begins in 0.1 s" in line)
-        origin.gate.set()
+        crew.origin.gate.set()
         await asyncio.wait(asking.values())
         lost = {visitor for visitor, answer in asking.items() if answer.exception() is not None}
         assert lost in [set(group) for group in groups.values()]
@@ -145,7 +111,7 @@ async def test_a_worker_that_is_killed_takes_only_its_own_requests_along(
         assert len(await by_worker(proxy, found)) == 2
         for visitor in found:
             assert "; hit" in (await visitor.get("/stored"))[1]["cache-status"]
-    assert origin.asked["/stored"] == 1
+    assert crew.origin.asked["/stored"] == 1
 
 
 async def replaced(proxy: Child, survivor: int) -> None:
@@ -165,16 +131,14 @@ def proxy_folder(proxy: Child) -> Path:
     return Path(next(one for one in arguments if one.endswith("policy.yaml"))).parent
 
 
-async def test_one_that_fetches_for_all_and_dies_is_stood_in_for(
-    serve: Any, origin: Origin
-) -> None:
-    proxy = await serve()
+async def test_one_that_fetches_for_all_and_dies_is_stood_in_for(crew: Crew) -> None:
+    proxy = await crew.serve()
     async with visitors(proxy) as found:
         groups = list((await by_worker(proxy, found)).values())
         assert len(groups) == 2
-        origin.gate.clear()
+        crew.origin.gate.clear()
         leading = asyncio.ensure_future(groups[0][0].get("/page"))
-        await origin.has_been_asked(1)
+        await crew.origin.has_been_asked(1)
         following = [asyncio.ensure_future(visitor.get("/page")) for visitor in groups[1]]
         for victim in proxy.workers():
             if leading.done():
@@ -182,7 +146,7 @@ async def test_one_that_fetches_for_all_and_dies_is_stood_in_for(
             os.kill(victim, SIGKILL)
             await asyncio.wait([leading, *following], return_when=asyncio.FIRST_COMPLETED)
             break
-        origin.gate.set()
+        crew.origin.gate.set()
         await asyncio.wait([leading, *following])
         answers = [leading, *following]
         whole = [one.result()[0] for one in answers if one.exception() is None]
@@ -192,16 +156,16 @@ async def test_one_that_fetches_for_all_and_dies_is_stood_in_for(
         assert len({one.exception() is None for one in following}) == 1
 
 
-async def test_one_that_is_told_to_end_finishes_and_is_replaced(serve: Any, origin: Origin) -> None:
-    proxy = await serve()
+async def test_one_that_is_told_to_end_finishes_and_is_replaced(crew: Crew) -> None:
+    proxy = await crew.serve()
     told, survivor = proxy.workers()
     async with visitors(proxy) as found:
         await by_worker(proxy, found)
-        origin.gate.clear()
+        crew.origin.gate.clear()
         asking = [asyncio.ensure_future(one.get(f"/{n}")) for n, one in enumerate(found)]
-        await origin.has_been_asked(len(found))
+        await crew.origin.has_been_asked(len(found))
         os.kill(told, SIGTERM)
-        origin.gate.set()
+        crew.origin.gate.set()
         assert [body for body, _ in await asyncio.gather(*asking)] == [
             f"/{n} 1" for n in range(len(found))
         ]
@@ -210,9 +174,9 @@ async def test_one_that_is_told_to_end_finishes_and_is_replaced(serve: Any, orig
 
 
 async def test_a_log_level_that_was_set_is_that_of_all_and_of_who_comes_later(
-    serve: Any, tmp_path: Path
+    crew: Crew, tmp_path: Path
 ) -> None:
-    proxy = await serve()
+    proxy = await crew.serve()
     assert await admin(tmp_path, "/log-level", level="ERROR") == (200, {"level": "ERROR"})
     for process in proxy.workers():  # so that the other answers, and then its successor
         os.kill(process, SIGKILL)
@@ -223,25 +187,25 @@ async def test_a_log_level_that_was_set_is_that_of_all_and_of_who_comes_later(
     assert answer[0] == 200
 
 
-async def test_while_all_end_none_is_ready(serve: Any, origin: Origin, tmp_path: Path) -> None:
-    proxy = await serve()
+async def test_while_all_end_none_is_ready(crew: Crew, tmp_path: Path) -> None:
+    proxy = await crew.serve()
     assert (await admin(tmp_path, "/ready"))[0] == 200
     async with visitors(proxy, 1) as (visitor,):
-        origin.gate.clear()
+        crew.origin.gate.clear()
         asking = asyncio.ensure_future(visitor.get("/slow"))
-        await origin.has_been_asked(1)
+        await crew.origin.has_been_asked(1)
         proxy.signal(SIGTERM)
         found = await admin(tmp_path, "/ready")
         while found[0] == 200:
             found = await admin(tmp_path, "/ready")
         assert (found[0], found[1]["error"]["code"]) == (503, "draining")
-        origin.gate.set()
+        crew.origin.gate.set()
         assert (await asking)[0].startswith("/slow")
     assert await proxy.end(SIGTERM) == 0
 
 
-async def test_no_worker_outlives_its_supervisor(serve: Any) -> None:
-    proxy = await serve()
+async def test_no_worker_outlives_its_supervisor(crew: Crew) -> None:
+    proxy = await crew.serve()
     workers = proxy.workers()
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     await proxy.end(SIGKILL)  # waits until nobody holds its output any more
@@ -266,11 +230,9 @@ def is_alive(process: int) -> bool:
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["the supervisor", "all processes"])
-async def test_stopping_under_load_fails_no_request(
-    serve: Any, origin: Origin, whole_group: bool
-) -> None:
+async def test_stopping_under_load_fails_no_request(crew: Crew, whole_group: bool) -> None:
     """Also where a service manager sends the signal to every process of the service."""
-    proxy = await serve()
+    proxy = await crew.serve()
     is_over = False
     answered = Counter[str]()
 
@@ -287,14 +249,14 @@ async def test_stopping_under_load_fails_no_request(
 
     visiting = [asyncio.ensure_future(visit(number)) for number in range(8)]
     async with visitors(proxy, 8) as found:
-        origin.gate.clear()
+        crew.origin.gate.clear()
         asking = [asyncio.ensure_future(one.get(f"/{n}")) for n, one in enumerate(found)]
-        await origin.has_been_asked(len(found))
+        await crew.origin.has_been_asked(len(found))
         ending = [proxy.process.pid, *(proxy.workers() if whole_group else [])]
         for process in ending:
             os.kill(process, SIGTERM)
         await asyncio.gather(*visiting)
-        origin.gate.set()
+        crew.origin.gate.set()
         for body, fields in await asyncio.gather(*asking):
             assert body.endswith(" 1")
             assert fields["connection"] == "close"
@@ -305,21 +267,21 @@ async def test_stopping_under_load_fails_no_request(
     assert not [line for line in proxy.err if "ERROR" in line or "Traceback" in line]
 
 
-async def test_what_does_not_finish_is_cut_when_time_is_up(serve: Any, origin: Origin) -> None:
+async def test_what_does_not_finish_is_cut_when_time_is_up(crew: Crew) -> None:
     text = POLICY.replace("shutdown_timeout: 10s", "shutdown_timeout: 200ms")
-    proxy = await serve(text=text)
+    proxy = await crew.serve(text=text)
     async with visitors(proxy, 4) as found:
-        origin.gate.clear()
+        crew.origin.gate.clear()
         asking = [asyncio.ensure_future(one.get(f"/{n}")) for n, one in enumerate(found)]
-        await origin.has_been_asked(len(found))
+        await crew.origin.has_been_asked(len(found))
         assert await proxy.end(SIGTERM) == 0
         for error in await asyncio.gather(*asking, return_exceptions=True):
             assert isinstance(error, ConnectionError)
-        origin.gate.set()
+        crew.origin.gate.set()
 
 
-async def test_one_worker_needs_no_supervisor(serve: Any) -> None:
-    proxy = await serve("--workers", "1")
+async def test_one_worker_needs_no_supervisor(crew: Crew) -> None:
+    proxy = await crew.serve("--workers", "1")
     assert proxy.workers() == []
 
 

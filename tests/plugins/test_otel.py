@@ -103,11 +103,14 @@ async def collector() -> AsyncIterator[Collector]:
 
 @asynccontextmanager
 async def served(
-    collector: Collector, sample: str = "1.0"
+    collector: Collector, sample: str = "1.0", *answers: bytes, policy: str = POLICY
 ) -> AsyncIterator[tuple[Proxy, RawOrigin]]:
     """A proxy that has sent everything when the block is over."""
-    policy = POLICY.replace("ENDPOINT", collector.url).replace("SAMPLE", sample)
-    async with RawOrigin(ANSWER) as origin, running(policy, origins={"site": origin.url}) as proxy:
+    policy = policy.replace("ENDPOINT", collector.url).replace("SAMPLE", sample)
+    async with (
+        RawOrigin(*answers or (ANSWER,)) as origin,
+        running(policy, origins={"site": origin.url}) as proxy,
+    ):
         yield proxy, origin
 
 
@@ -173,6 +176,46 @@ async def test_failures_are_marked(collector: Collector) -> None:
     assert server.status.code == client.status.code == 2
     assert "connection_refused" in server.status.message
     assert attributes(server)["http.response.status_code"] == 502
+
+
+@pytest.mark.parametrize("second", [ANSWER, b"nonsense\r\n\r\n"], ids=["answers", "fails"])
+async def test_a_fetch_that_no_client_waits_for_is_a_span_too(
+    collector: Collector, second: bytes
+) -> None:
+    first = ANSWER.replace(b"max-age=60", b'max-age=0, stale-while-revalidate=60\r\netag: "1"')
+    async with served(collector, "1.0", first, second) as (proxy, origin):
+        for _ in range(2):
+            await proxy.get("/")
+            await proxy.server.app.plan.cache.settled()
+        assert len(origin.heads) >= 2
+    found = [attributes(span)["edgeproxy.cache"] for span in collector.of_kind(SERVER)]
+    assert found == ["miss", "stale"]
+    waited_for, *others = collector.of_kind(CLIENT)
+    assert waited_for.status.code == 0
+    assert others
+    for other in others:
+        assert other.parent_span_id == collector.of_kind(SERVER)[1].span_id
+        if second is ANSWER:
+            assert other.status.code == 0
+            assert attributes(other)["http.response.status_code"] == 200
+        else:
+            assert other.status.code == 2
+            assert other.status.message
+
+
+@pytest.mark.parametrize("start", ["true", "false"])
+@pytest.mark.parametrize("parent", ["", f"00-{TRACE}-{PARENT}-01"], ids=["alone", "with a parent"])
+async def test_beside_the_plugin_trace_there_is_one_id(
+    collector: Collector, start: str, parent: str
+) -> None:
+    policy = f"{POLICY}trace: {{start: {start}}}\n"
+    async with served(collector, policy=policy) as (proxy, origin):
+        await proxy.get("/", headers={"traceparent": parent} if parent else {})
+        told, logged = origin.fields()["traceparent"], proxy.log[-1]["trace_id"]
+    (server,), (client,) = collector.of_kind(SERVER), collector.of_kind(CLIENT)
+    assert logged == server.trace_id.hex() == told.split("-")[1]
+    assert told.split("-")[2] == client.span_id.hex()
+    assert not parent or logged == TRACE
 
 
 async def test_a_collector_that_is_not_there_harms_nobody() -> None:

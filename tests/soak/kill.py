@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
+from tests.soak.progress import Progress  # noqa: E402
+
 PAGES = 300
 VISITORS = 12
 TOKEN = "a token for this test alone"
@@ -101,7 +103,7 @@ class Soak:
         (folder / "token").write_text(TOKEN)
         self._process: BaseProcess | None = None
 
-    async def run(self, rounds: int, *, progress: bool = False) -> Report:
+    async def run(self, rounds: int, *, progress: Progress | None = None) -> Report:
         app = web.Application()
         app.router.add_get("/{page}", self._answer)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
@@ -113,13 +115,13 @@ class Soak:
             for number in range(rounds):
                 await self._round(origin)
                 self.report.rounds += 1
-                if progress:
+                if progress is not None:
                     took_s = time.monotonic() - started_s
-                    print(f"\r{number + 1}/{rounds}, {took_s:.0f} s: {self.report}", end="")
+                    progress.tell(f"{number + 1}/{rounds}, {took_s:.0f} s: {self.report}")
         finally:
             await runner.cleanup()
-        if progress:
-            print()
+            if progress is not None:
+                progress.end()
         return self.report
 
     async def _answer(self, request: web.Request) -> web.Response:
@@ -261,7 +263,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeproxy-soak-") as folder:
         soak = Soak(Path(folder), seed=options.seed)
-        report = asyncio.run(soak.run(options.rounds, progress=True))
+        report = asyncio.run(soak.run(options.rounds, progress=Progress()))
     for line in (*report.damaged[:10], *report.resurrected[:10], *report.refused[:10]):
         print(line)
     return 0 if report.is_good else 1

@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 from edgeproxy.api import Headers, StoredResponse  # noqa: E402
 from edgeproxy_disk_cache.encoding import digest_of, head_of, name_of  # noqa: E402
 from edgeproxy_disk_cache.store import _PUT, Store  # noqa: E402
+from tests.soak.progress import Progress  # noqa: E402
 
 OPEN = """
 import sys, time
@@ -68,7 +69,7 @@ def fill(folder: Path, count: int) -> None:
     store.open()
     index = store._index
     assert index is not None
-    started_s = time.monotonic()
+    progress, started_s = Progress(), time.monotonic()
     for start in range(0, count, 5000):
         rows = []
         for number in range(start, min(count, start + 5000)):
@@ -80,8 +81,8 @@ def fill(folder: Path, count: int) -> None:
         with index.transaction() as connection:
             connection.executemany(_PUT, rows)
         took_s = time.monotonic() - started_s
-        print(f"\r{start + len(rows):9,} of {count:,} written, {took_s:.0f} s", end="", flush=True)
-    print()
+        progress.tell(f"{start + len(rows):9,} of {count:,} written, {took_s:.0f} s")
+    progress.end()
     store.close()
 
 

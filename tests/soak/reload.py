@@ -28,6 +28,10 @@ import aiohttp
 from aiohttp import web
 
 ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT)]
+
+from tests.soak.progress import Progress  # noqa: E402
 
 VISITORS = 8
 PIECE = b"0123456789abcdef" * 1024
@@ -97,20 +101,20 @@ class Soak:
         self._wanted = 0
         self._process: asyncio.subprocess.Process | None = None
 
-    async def run(self, rounds: int, *, progress: bool = False) -> Report:
+    async def run(self, rounds: int, *, progress: Progress | None = None) -> Report:
         async with self._origin() as origin, self._edgeproxy(origin) as url:
             tasks = [asyncio.create_task(self._visit(url, number)) for number in range(VISITORS)]
             tasks += [asyncio.create_task(self._talk(url)), asyncio.create_task(self._upload(url))]
             for number in range(rounds):
                 await self._reload(number)
-                if progress:
-                    print(f"\r{number + 1}/{rounds}: {self.report}", end="", flush=True)
+                if progress is not None:
+                    progress.tell(f"{number + 1}/{rounds}: {self.report}")
             self._is_over = True
             async with self._reloaded:
                 self._reloaded.notify_all()
             await asyncio.gather(*tasks)
-        if progress:
-            print()
+        if progress is not None:
+            progress.end()
         return self.report
 
     # ------------------------------------------------------------ who reloads
@@ -290,7 +294,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeproxy-") as folder:
         report = asyncio.run(
-            Soak(Path(folder), routes=options.routes).run(options.rounds, progress=True)
+            Soak(Path(folder), routes=options.routes).run(options.rounds, progress=Progress())
         )
     print("\n".join(report.failed[:20]), end="\n" if report.failed else "")
     return 1 if report.failed else 0

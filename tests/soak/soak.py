@@ -38,6 +38,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
 from edgeproxy.pages import Fault, Pages  # noqa: E402
+from tests.soak.progress import Progress  # noqa: E402
 
 PAGES = 600
 VISITORS = 8
@@ -237,7 +238,7 @@ class Soak:
         weights = [1 / (rank + 1) for rank in range(PAGES)]
         self._weights = list(itertools.accumulate(weights))
 
-    async def run(self, minutes: float, *, progress: bool = True) -> Report:
+    async def run(self, minutes: float, progress: Progress) -> Report:
         (self._folder / "token").write_text(TOKEN)
         (self._folder / "token").chmod(0o600)
         self._write_policy(TTL_S)
@@ -504,18 +505,16 @@ class Soak:
                 self._pages.clear_faults()
                 self._fault_until_s, self._fault = time.monotonic(), ""
 
-    async def _watch(self, until_s: float, progress: bool) -> None:
+    async def _watch(self, until_s: float, progress: Progress) -> None:
         assert self._child is not None
         started_s = time.monotonic()
-        for turn in itertools.count():
+        while True:
             await asyncio.sleep(1)
             if self._child.returncode is not None:
                 return
             self.report.samples.append(sample_of(self._child.pid, time.monotonic() - started_s))
-            if progress and (sys.stdout.isatty() or turn % 30 == 29):
-                took_s = time.monotonic() - started_s
-                end = "" if sys.stdout.isatty() else "\n"
-                print(f"\r{took_s:.0f} s{self._now()}: {self.report}", end=end, flush=True)
+            took_s = time.monotonic() - started_s
+            progress.tell(f"{took_s:.0f} s{self._now()}: {self.report}")
             if time.monotonic() >= until_s:
                 return
 
@@ -537,8 +536,10 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeproxy-soak-") as folder:
         soak = Soak(Path(folder), rate=options.rate, seed=options.seed)
-        report = asyncio.run(soak.run(options.minutes))
-    print(f"\n{report.summary()}")
+        progress = Progress()
+        report = asyncio.run(soak.run(options.minutes, progress))
+    progress.end()
+    print(report.summary())
     for name in ("wrong", "unexpected", "unanswered"):
         for line in getattr(report, name)[:10]:
             print(f"{name}: {line}")

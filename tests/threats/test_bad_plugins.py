@@ -110,13 +110,14 @@ BAD: dict[str, Callable[..., Any]] = {
 
 PHASES = {
     "annotate": 200, "admit": 500, "route": 500, "cache_key": 500, "before_fetch": 500,
-    "after_fetch": 502, "recover": 502, "before_send": 500, "finish": 200,
+    "after_fetch": 502, "fetch_failed": 502, "recover": 502, "before_send": 500, "finish": 200,
 }  # fmt: skip
 
 ARGUMENTS = {
     "before_fetch": "exchange, request",
     "after_fetch": "exchange, response",
     "before_send": "exchange, response",
+    "fetch_failed": "exchange, error",
     "recover": "exchange, error",
 }
 
@@ -164,7 +165,7 @@ async def test_failing_hook_does_as_its_specification_says(
     phase: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     status = PHASES[phase]
-    target = "/down/x" if phase == "recover" else "/bad/x"
+    target = "/down/x" if phase in ("fetch_failed", "recover") else "/bad/x"
     caplog.set_level(logging.WARNING, "edgeproxy")
     async with (
         Origin(answering(FRESH)) as origin,
@@ -258,7 +259,7 @@ async def test_answer_that_cannot_be_sent_is_a_failure(phase: str, what: str) ->
             POLICY.format(comment=""), origins={"site": origin.url}, registry=registry(bad)
         ) as proxy,
     ):
-        target = "/down/x" if phase == "recover" else "/bad/x"
+        target = "/down/x" if phase in ("fetch_failed", "recover") else "/bad/x"
         reply = await ask(proxy.port, target, within_s=5)
         assert reply.status in (500, 502)
         await _is_well(proxy)

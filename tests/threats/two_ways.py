@@ -6,17 +6,20 @@ import asyncio
 import random
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from edgeproxy.api import Exchange, Fact, Plugin, hookimpl
+from edgeproxy.policy.installed import Installed, Registry, installed
 from edgeproxy.testing import Proxy, running
 from tests.hostile_classes import whole_corpus
 
 POLICY = """\
 version: 1
 accelerator: ACCELERATOR
+plugins: [late]
 limits: {head_timeout: 500ms, body_timeout: 500ms, body_rate: 1MiB, idle_timeout: 500ms}
 trusted_proxies: [127.0.0.1/32]
 origins: {site: {url: "ORIGIN"}, app: {url: "ORIGIN", kind: http}}
@@ -39,6 +42,22 @@ routes:
     origin: site
     response_headers: {set: {x-from: "${geo.country}", x-percent: "100%d"}}
     cache: all
+  - name: told
+    match: {path: /told/**, country: [DE, FR, GB]}
+    origin: site
+    filters:
+      - response_headers:
+          set:
+            x-said: "${late.tier} in ${geo.country}"
+            x-kept: "${content.language}"
+            x-lost: "${geo.country}"
+      - response_headers:
+          set: {x-lost: "nothing", etag: '"${geo.continent}"'}
+          append: {x-kept: "${content.device}", vary: "${geo.country}"}
+    cache: all
+  - {name: elsewhere, match: {path: /told/**}, origin: site, cache: all,
+     response_headers: {set: {x-said: "${geo.country}", x-percent%: "%(age)d ${content.language}"}}}
+  - {name: late, match: {path: /late/**, header: {x-tier: gold}}, origin: site, cache: all}
   - {name: phones, match: {path: /m/**, device: [mobile, tablet]}, origin: site, cache: all,
      rewrite: {prefix: /phone}}
   - {name: members, match: {path: /a/**, cookie: {member: "yes"}}, origin: site, cache: all,
@@ -55,6 +74,30 @@ routes:
      experiment: {name: tone, variants: {b: {redirect: /p/1}}}}
   - {name: rest, origin: site, cache: all}
 """
+
+
+TIER = Fact[str]("late.tier", default="none")
+
+
+class Late(Plugin):
+    """Decides when a visitor is known already: changes what was asked, and what is known."""
+
+    repeatable = True
+
+    def facts(self) -> Iterable[Fact[str]]:
+        return [TIER]
+
+    @hookimpl
+    def annotate(self, exchange: Exchange) -> None:
+        exchange.facts.defer(TIER, lambda: exchange.request.headers.get("x-asked") or "none")
+
+    @hookimpl
+    def admit(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if request.path == "/late/edit" and request.headers.get("x-kind"):
+            request.headers.set("x-tier", "gold")
+        elif request.path == "/told/2" and request.headers.get("x-visitor") == "v1":
+            exchange.facts[TIER] = "first"
 
 
 @dataclass(slots=True)
@@ -103,7 +146,8 @@ async def _answer(request: web.Request) -> web.Response:
 
 _PATHS = [
     "/", "/old/a", "/old/%C3%BC", "/closed", "/eu/1", "/eu/2", "/m/1", "/a/1", "/a/2", "/app/1",
-    "/nothing/1", "/p/1", "/p/2", "/p/3", "/t/1", "/t/2", "/x/1", "/x/2", "/x/3", "/x/4", "/x/5",
+    "/told/1", "/told/2", "/told/3", "/late/1", "/late/edit", "/nothing/1",
+    "/p/1", "/p/2", "/p/3", "/t/1", "/t/2", "/x/1", "/x/2", "/x/3", "/x/4", "/x/5",
     "/x/6", "/x/%41", "/x/a//b", "/x/./c", "/x/d?", "/x/e?a=1&b=2", "/p/1?b=2&a=1",
     "/p/1?hero=bold", "/p/4?hero=nobody", "/%2e%2e/x", "/x/%2f", "/x/\\", "/x/y%", "//x", "/x#y",
 ]  # fmt: skip
@@ -125,6 +169,7 @@ _CHOICES: dict[str, list[str]] = {
     "X-Asked": ["q1", "p1"],
     "X-Kind": ["1", "2"],
     "X-Visitor": ["v1", "v2", "v3", "v4"],
+    "X-Tier": ["gold", "lead"],
     "Connection": ["keep-alive", "close", "x-kind", "Upgrade", "te, close"],
     "Upgrade": ["h2c", "websocket"],
     "Expect": ["100-continue", "200-ok"],
@@ -235,11 +280,12 @@ async def compare(count: int, seed: int) -> Found:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     policy = POLICY.replace("ORIGIN", f"http://127.0.0.1:{runner.addresses[0][1]}/")
+    registry = Registry([*installed().entries, Installed("late", lambda: Late, "late")])
     found = Found()
     try:
         async with (
-            running(policy.replace("ACCELERATOR", "on")) as one,
-            running(policy.replace("ACCELERATOR", "off")) as other,
+            running(policy.replace("ACCELERATOR", "on"), registry=registry) as one,
+            running(policy.replace("ACCELERATOR", "off"), registry=registry) as other,
         ):
             await _compare(one, other, count, seed, found)
     finally:

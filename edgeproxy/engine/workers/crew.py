@@ -1,12 +1,14 @@
-"""All workers: begun, begun anew when they die, and ended."""
+"""All workers: begun, begun anew when they die, replaced, and ended."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeproxy.addresses import BadAddress
@@ -23,8 +25,18 @@ STEADY_S = 60.0
 """A worker that has served for so long and then dies has not died of how it began."""
 
 START_S = 300.0  # for a worker to be ready
+STOP_GRACE_S = 15.0  # beyond the policy's time for requests under way: for plugins to shut down
 
 log = logging.getLogger("edgeproxy.workers")
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Has a worker of one number, one after the other, until it is `told` to have none."""
+
+    begun: asyncio.Future[None]  # once the first one serves
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Future[None] = field(init=False)
 
 
 class Crew:
@@ -39,16 +51,12 @@ class Crew:
         self._order = order
         self._descriptors = descriptors
         self._children: dict[int, Child] = {}
-        self._keepers: list[asyncio.Future[None]] = []
-        self._stopping = asyncio.Event()
+        self._keepers: dict[int, Keeper] = {}
+        self.is_stopping = False
 
     @property
     def is_begun(self) -> bool:
         return bool(self._keepers)
-
-    @property
-    def is_stopping(self) -> bool:
-        return self._stopping.is_set()
 
     def ready(self) -> list[Child]:
         """The workers that serve, by number."""
@@ -59,10 +67,16 @@ class Crew:
 
     async def start(self) -> None:
         """Have all of them serve. Raises what keeps one from it."""
-        begun = [asyncio.get_running_loop().create_future() for _ in range(self._count)]
-        for number, future in enumerate(begun, 1):
-            self._keepers.append(asyncio.ensure_future(self._keep(number, future)))
-        await asyncio.gather(*begun)
+        for _ in range(self._count):
+            self._employ()
+        await asyncio.gather(*(keeper.begun for keeper in self._keepers.values()))
+
+    def _employ(self) -> int:
+        """Have a worker more: its number, the lowest that is free, so that numbers stay few."""
+        number = next(n for n in itertools.count(1) if n not in self._keepers)
+        keeper = self._keepers[number] = Keeper(asyncio.get_running_loop().create_future())
+        keeper.task = asyncio.ensure_future(self._keep(number, keeper))
+        return number
 
     async def ask_all(self, name: str, **words: Any) -> dict[Child, Message | Exception]:
         """What each worker that serves answers, or why it does not."""
@@ -76,43 +90,67 @@ class Crew:
             found[child] = answer
         return found
 
+    async def replace(self, child: Child, within_s: float) -> int:
+        """Have another worker serve, then `child` finish what is under way, and end: the number of
+        the other one. Raises what keeps that from serving; then `child` stays."""
+        number = self._employ()
+        begun = self._keepers[number].begun
+        await asyncio.wait([begun])
+        if error := begun.exception():
+            await self._end([number], within_s)
+            raise error
+        child.is_ready = False
+        await self._end([child.number], within_s)
+        return number
+
     async def stop(self, within_s: float) -> None:
         """Let all finish what is under way, and end. Who does not in time is killed."""
-        self._stopping.set()
-        for child in tuple(self._children.values()):
+        self.is_stopping = True
+        await self._end(list(self._keepers), within_s)
+
+    async def _end(self, numbers: Sequence[int], within_s: float) -> None:
+        """The same for some of them. Their numbers are free then."""
+        if not numbers:
+            return
+        tasks = [self._keepers[number].task for number in numbers]
+        for number in numbers:
+            self._keepers[number].told.set()
+        for child in self._of(numbers):
             with contextlib.suppress(Lost, Refused):
                 await child.channel.ask("stop")
-        if not self._keepers:
-            return
-        _, late = await asyncio.wait(self._keepers, timeout=within_s)
-        if late:
-            for child in self._children.values():
-                log.error("%s has not ended within %.0f s: it is killed", child, within_s)
-                child.kill()
-        await asyncio.gather(*self._keepers)
+        _, late = await asyncio.wait(tasks, timeout=within_s)
+        for child in self._of(numbers) if late else ():
+            log.error("%s has not ended within %.0f s: it is killed", child, within_s)
+            child.kill()
+        await asyncio.gather(*tasks)
+        for number in numbers:
+            del self._keepers[number]
+
+    def _of(self, numbers: Sequence[int]) -> list[Child]:
+        return [self._children[number] for number in numbers if number in self._children]
 
     # ------------------------------------------------------------ one of them
 
-    async def _keep(self, number: int, begun: asyncio.Future[None]) -> None:
-        """Have a worker of this number, one after the other, until all are to stop."""
+    async def _keep(self, number: int, keeper: Keeper) -> None:
+        """Have a worker of this number, one after the other, until there is to be none."""
         delay_s = FIRST_DELAY_S
         while True:
             born_s = time.monotonic()
             try:
-                how = await self._live(number, begun)
+                how = await self._live(number, keeper.begun)
             except Exception as error:
                 how = f"worker {number} cannot be started: {error}"
-                _fail(begun, NotStarted(how))
+                _fail(keeper.begun, NotStarted(how))
                 if not isinstance(error, OSError):
                     log.exception("worker %d", number)
-            if self._stopping.is_set() or begun.exception() is not None:
+            if keeper.told.is_set() or keeper.begun.exception() is not None:
                 return
             if time.monotonic() - born_s > STEADY_S:
                 delay_s = FIRST_DELAY_S
             log.error("%s; another begins in %.1f s", how, delay_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay_s):
-                    await self._stopping.wait()
+                    await keeper.told.wait()
                     return
             delay_s = min(2 * delay_s, MAX_DELAY_S)
 

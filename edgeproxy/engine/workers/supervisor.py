@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import sys
@@ -23,14 +24,14 @@ from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.process import Step
 from edgeproxy.engine.workers.carrying import words_of_record
 from edgeproxy.engine.workers.counting import CrewCounts
+from edgeproxy.engine.workers.crew import STOP_GRACE_S
 from edgeproxy.engine.workers.fleet import Fleet
+from edgeproxy.engine.workers.growth import Growth
 from edgeproxy.engine.workers.operations import CrewOperations
 from edgeproxy.errors import PolicyError
 from edgeproxy.policy.model import RecordConfig
 from edgeproxy.policy.policy import Policy
 from edgeproxy.rollout import PolicyFiles, Rollout
-
-STOP_GRACE_S = 15.0  # beyond the policy's time for requests under way: for plugins to shut down
 
 BALANCES_PORTS = sys.platform == "linux"
 """Whether the kernel spreads connections over sockets that listen on one port (SO_REUSEPORT)."""
@@ -60,6 +61,7 @@ class Supervisor:
         self._removers: list[Callable[[], None]] = []  # of Unix sockets
         self._files = PolicyFiles(policies, origins, any(one.tls for one in listen))
         self._keeper = Keeper(lambda: self._fleet.plan.policy.core)
+        self._watching: asyncio.Future[None] | None = None
 
     @property
     def version(self) -> str:
@@ -92,6 +94,8 @@ class Supervisor:
                 await before_admin()
             await self._admin.follow(self._fleet.plan.policy.core.admin)
             self._keeper.start()
+            growth = Growth(self._fleet.crew, lambda: self._fleet.plan.limits)
+            self._watching = asyncio.ensure_future(growth.watch())
         except BaseException:
             await self.stop()
             raise
@@ -136,6 +140,8 @@ class Supervisor:
         """Have the workers finish what is under way within the policy's time, and end. Until they
         have, the admin listener says that this is not ready."""
         await self._keeper.stop()
+        if self._watching is not None:
+            self._watching.cancel()
         plan = getattr(self._fleet, "plan", None)
         within_s = plan.limits.shutdown_timeout + STOP_GRACE_S if plan is not None else 0
         await self._fleet.crew.stop(within_s)

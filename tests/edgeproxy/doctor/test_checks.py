@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.claims import DataFile, Folder, MemoryUse
+from edgeproxy.claims import DataFile, Folder
 from edgeproxy.doctor import CHECKS
 from edgeproxy.doctor.verdict import Verdict
 from edgeproxy.doctor.view import AcmeName, Asked, FolderSeen, KeyFile, Memory, Port, View
@@ -96,9 +96,8 @@ def test_descriptors_are_enough_for_clients_and_origins() -> None:
     [(8 * GIB, 4 * GIB, "ok"), (8 * GIB, GIB // 2, "warning"), (GIB // 2, GIB // 2, "fault")],
 )
 def test_memory_holds_caches_and_bodies(total: int, free: int, state: str) -> None:
-    seen = view(
-        POLICY, memory=Memory(total, free), memory_uses=(MemoryUse("cache.memory", 256 * MIB),)
-    )
+    text = f"{POLICY}cache: {{memory: {{max_size: 256MiB}}}}\n"
+    seen = view(text, memory=Memory(total, free))
     assert told("memory", seen)[0] == state
     assert (
         "622MiB (edgeproxy 110MiB, limits.body_memory 256MiB, cache.memory 256MiB)"
