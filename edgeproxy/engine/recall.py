@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from edgeproxy import log as access_log
@@ -47,9 +48,10 @@ class Remembered:
     __slots__ = (
         "_from_s",
         "_hit",
+        "_is_copied",
         "_keeps",
         "_pattern",
-        "_places",
+        "_picked",
         "_until_s",
         "_wire",
         "body",
@@ -57,11 +59,6 @@ class Remembered:
         "log",
         "tally",
     )
-
-    @staticmethod
-    def takes_bytes(head: bytes, body: bytes) -> int:
-        """The memory of an answer, besides a body that is only referred to."""
-        return 2 * len(head) + (len(body) if len(body) <= COPIED_BYTES else 0)
 
     def __init__(
         self,
@@ -74,13 +71,14 @@ class Remembered:
         self._hit = hit
         self._keeps = keeps
         self._pattern = pattern
-        self._places = pattern.places
+        self._picked = pattern.picked
+        self._is_copied = pattern.picked is None and len(body) <= COPIED_BYTES
         self.body = body
         self.bytes = len(body)
         self.tally = tally  # where it is counted each time
         self.log: dict[str, Any] = {}
         self._from_s = self._until_s = 0.0
-        self._wire: list[bytes] = []  # each second part is to be filled in
+        self._wire: list[bytes] = []  # if something is `picked`, its head is yet to be filled in
 
     def wire(self, now_s: float, said: tuple[bytes, ...]) -> list[bytes] | None:
         """The bytes to send, in one or two parts; None if this is no answer any more."""
@@ -88,15 +86,15 @@ class Remembered:
             return None
         if not self._from_s <= now_s < self._until_s and not self._fill_in(now_s):
             return None
-        return self._told(said) if self._places else self._wire
+        if self._picked is None:
+            return self._wire
+        head, body = self._wire
+        return [head % self._picked(said), body]
 
-    def _told(self, said: tuple[bytes, ...]) -> list[bytes]:
-        parts = self._wire.copy()
-        parts[1 : 2 * len(self._places) : 2] = [said[place] for place in self._places]
-        if len(self.body) <= COPIED_BYTES:
-            return [b"".join(parts)]
-        body = parts.pop()
-        return [b"".join(parts), body]
+    @property
+    def takes_bytes(self) -> int:
+        """Its memory, besides a body that is only referred to."""
+        return 2 * self._pattern.size + (len(self.body) if self._is_copied else 0)
 
     def _fill_in(self, now_s: float) -> bool:
         """Write Age and the like as of now. False if the stored response is stale."""
@@ -105,11 +103,8 @@ class Remembered:
         if left_s <= 0 or entry.stored_at_s > now_s + CLOCK_TOLERANCE_S:
             return False
         age_s = current_age_s(entry.age_s, entry.stored_at_s, now_s)
-        self._wire = self._pattern.filled(int(age_s), int(left_s))
-        if len(self.body) <= COPIED_BYTES:
-            self._wire[-1] += self.body
-        else:
-            self._wire.append(self.body)
+        head = self._pattern.filled(int(age_s), int(left_s))
+        self._wire = [head + self.body] if self._is_copied else [head, self.body]
         self._from_s = now_s
         self._until_s = now_s + min(1 - age_s % 1, left_s % 1 or 1.0)
         return True
@@ -118,10 +113,10 @@ class Remembered:
 class Pattern:
     """A response head with places for what ages in it, and for what each visitor is told.
 
-    `places` say which of a visitor's values go into it, in order.
+    `picked` takes from a visitor's values those that go into it; None if none do.
     """
 
-    __slots__ = ("_extra_s", "_text", "places")
+    __slots__ = ("_extra_s", "_text", "picked", "size")
 
     def __init__(
         self,
@@ -139,13 +134,14 @@ class Pattern:
         max_age = b"max-age=%d" % (self._extra_s + age_s)
         own = status.encode("latin-1")
         ageing = own.replace(b"; ttl=%d" % hit.fresh_for_s, b"; ttl=%(left)d", 1)
+        percent = b"%%%%" if told else b"%%"  # it is filled in twice
         lines, places = [], []
         for line in head.split(b"\r\n"):
             name, _, value = line.partition(b": ")
-            text = line.replace(b"%", b"%%")
+            text = line.replace(b"%", percent)
             name = name.lower()
             if name in told:
-                text = line[: len(name) + 2].replace(b"%", b"%%") + _PLACE
+                text = line[: len(name) + 2].replace(b"%", percent) + b"%%b"
                 places.append(told[name])
             elif name == b"age" and value == b"%d" % age_s:
                 text = text[: -len(value)] + b"%(age)d"
@@ -156,16 +152,12 @@ class Pattern:
                 text = b", ".join(members)
             lines.append(text)
         self._text = b"\r\n".join(lines)
-        self.places = tuple(places)
+        self.picked = itemgetter(*places) if places else None
+        self.size = len(self._text)
 
-    def filled(self, age_s: int, left_s: int) -> list[bytes]:
-        """The head as of a moment; each second part stands for what a visitor is told."""
-        ages = {b"age": age_s, b"left": left_s, b"max": self._extra_s + age_s}
-        return (self._text % ages).split(_EDGE)
-
-
-_EDGE = b"\0"  # no head holds one
-_PLACE = _EDGE + _EDGE
+    def filled(self, age_s: int, left_s: int) -> bytes:
+        """The head as of a moment, with `%b` where a visitor is told something."""
+        return self._text % {b"age": age_s, b"left": left_s, b"max": self._extra_s + age_s}
 
 
 type Audience = dict[bytes, Remembered]
@@ -329,15 +321,15 @@ class Recall:
             facts, named = self.plan.logged_facts, self._names_clients
             entry = access_log.entry(exchange, facts, names_client=named)
             answer.log = {name: entry[name] for name in entry if name not in visitor.logged}
-        self._count(head, body)
+        self._count(answer)
 
-    def _count(self, head: bytes, body: bytes) -> None:
+    def _count(self, answer: Remembered) -> None:
         """Take an answer into account; at a bound, all are learned anew."""
         self._answers += 1
-        self.bytes += Remembered.takes_bytes(head, body)
-        if id(body) not in self._bodies:  # what it refers to may have left the tier
-            self._bodies[id(body)] = body
-            self.bytes += len(body)
+        self.bytes += answer.takes_bytes
+        if id(answer.body) not in self._bodies:  # what it refers to may have left the tier
+            self._bodies[id(answer.body)] = answer.body
+            self.bytes += len(answer.body)
         if self._answers > MAX_ANSWERS or self.bytes > self.max_bytes:
             self._start_over()
 

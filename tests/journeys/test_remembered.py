@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,23 @@ async def test_a_client_that_varies_what_it_asks_fills_no_memory(tmp_path: Path)
             most = max(most, recall.bytes)
             assert recall.bytes <= recall.max_bytes
         assert most > recall.max_bytes / 2, "too few were remembered to prove anything"
+
+
+async def test_what_is_over_is_freed_at_once(proxy: Proxy) -> None:
+    """Else the collector of cycles frees it, in pauses that every client waits for."""
+    await ask_until_remembered(proxy)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(each, Exchange) for each in gc.get_objects())
+        for number in range(20):
+            assert (await ask(proxy, user_agent=f"new {number}")).status == 200
+            assert (await ask(proxy, "/?a=b", connection="close")).status == 200
+        await proxy.server.app.plan.cache.settled()
+        after = sum(isinstance(each, Exchange) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert after - before < 3
 
 
 # ---------------------------------------------------------------- whom one answer serves
