@@ -197,6 +197,10 @@ class Accelerator:
             or app.candidate is not None
         )
 
+    def start_over(self) -> None:
+        """Remember nothing of what was sent: from now on it would be something else."""
+        self._recall = None
+
     def recalling(self) -> Recall:
         """The memory for the plan in force, an empty one after a reload."""
         if self._recall is None or self._recall.plan is not self._app.plan:

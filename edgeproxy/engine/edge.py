@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from edgeproxy.addresses import BadAddress
 from edgeproxy.app import App
 from edgeproxy.caching.neighbours import Neighbours
 from edgeproxy.engine.accelerator import Accelerator
+from edgeproxy.engine.datagrams import DatagramSocket
 from edgeproxy.engine.flows import written
 from edgeproxy.engine.front import HTTP1, Front, FrontSettings, Peer
 from edgeproxy.engine.http1 import Http1
@@ -20,6 +22,8 @@ from edgeproxy.engine.http2 import Http2
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.mitm import Core
 from edgeproxy.engine.pipe import PipeEnd, duplex
+from edgeproxy.engine.quic_limits import check_library
+from edgeproxy.engine.quic_listener import QuicListener
 from edgeproxy.engine.recording import Recording
 from edgeproxy.engine.renewals import Renewals
 from edgeproxy.engine.upstream import Upstream
@@ -27,6 +31,7 @@ from edgeproxy.engine.watchdog import Watchdog
 from edgeproxy.log import AccessLog
 from edgeproxy.metrics.counts import Counts
 from edgeproxy.plan import Plan
+from edgeproxy.policy.certificates import ServerNames
 from edgeproxy.policy.model import Limits, RecordConfig
 from edgeproxy.policy.policy import Policy
 
@@ -79,10 +84,12 @@ class Edge:
             self._settings,
             {HTTP1: Http1, "h2": Http2},
             self.accelerator,
+            beside=self._listen_beside,
             counts=self.app.counts,
         )
         for address in self._listen:
             self.urls.append((await self._front.listen(address)).url)
+        self._front.follow()
         self._renewing = asyncio.ensure_future(self._renewals.run())
         self.watchdog.start()
 
@@ -111,6 +118,20 @@ class Edge:
             self._record_as(policy)
         except BadAddress as error:
             log.error("nothing is recorded: %s", error)
+        if self._front is not None:
+            try:
+                self._front.follow()
+            except BadAddress as error:
+                log.error("HTTP/3 is not served: %s", error)
+
+    def _listen_beside(self, front: Front, sock: socket.socket) -> QuicListener:
+        check_library()
+        return QuicListener(front, DatagramSocket(sock), self._certificates)
+
+    def _certificates(self) -> ServerNames:
+        names = self.app.plan.tls
+        assert names is not None  # HTTP/3 is a protocol of TLS
+        return names
 
     def _record_as(self, policy: Policy) -> None:
         """Record what `policy` wants recorded. BadAddress if the file cannot be written."""
@@ -134,14 +155,16 @@ class Edge:
     def _settings(self) -> FrontSettings:
         plan = self.app.plan
         if self._plan is not plan:
-            self._plan = plan
+            self._plan, tls = plan, plan.policy.core.tls
             self._front_settings = FrontSettings(
                 plan.limits,
                 plan.encoded_slashes,
-                plan.tls.context if plan.tls is not None else None,
-                plan.trusted_proxies,
-                plan.policy.core.accelerator == "on",
-                self._challenges(plan.policy),
+                names=plan.tls,
+                has_http3=tls is not None and "h3" in tls.protocols,
+                alt_svc=tls.alt_svc if tls is not None else None,
+                trusted_proxies=plan.trusted_proxies,
+                is_accelerated=plan.policy.core.accelerator == "on",
+                challenges=self._challenges(plan.policy),
             )
         return self._front_settings
 

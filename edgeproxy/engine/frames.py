@@ -1,8 +1,8 @@
 """The frames that an HTTP/2 client sends (RFC 9113, section 4), counted before they cost anything.
 
 Pure: bytes in, whole frames out, one at a time. Frames that ask for work and carry no request are
-paid for from an allowance, which grows with time and with the answers that the client takes. Who
-has used it up, or sends what no client sends, is told and disconnected.
+paid for from an allowance. Who has used it up, or sends what no client sends, is told and
+disconnected.
 
 How the input is cut into pieces never changes the outcome.
 """
@@ -12,15 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import IntEnum
 
+from edgeproxy.engine.allowance import RESET_COST, SMALL_DATA_BYTES, Allowance, ConnectionFault
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME_BYTES = 16384  # RFC 9113, section 6.5.2: we allow no more than everybody has to
 MAX_CONTINUATIONS = 8  # in one field block
-
-ALLOWANCE = 600  # a browser that leaves a page resets up to 100 requests at once
-ALLOWANCE_PER_S = 60
-RESET_COST = 4
-SMALL_DATA_BYTES = 64
-"""DATA of fewer bytes is paid for, as one of none is, unless it ends the body."""
 
 _HEAD_BYTES = 9
 
@@ -63,20 +59,12 @@ def goaway(last_stream: int, code: int) -> bytes:
     return head + last_stream.to_bytes(4) + code.to_bytes(4)
 
 
-class ConnectionFault(Exception):
-    """What ends a connection at once (RFC 9113, section 5.4.1)."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
 class FrameReader:
-    """Cuts frames from what a client sends. `head_size` bounds a field block as it is sent."""
+    """Cuts frames from what a client sends. `head_size` bounds a field block as it is sent; what
+    carries no request is paid for from `allowance`."""
 
     __slots__ = (
         "_allowance",
-        "_at_s",
         "_block",
         "_buffer",
         "_continuations",
@@ -84,14 +72,13 @@ class FrameReader:
         "_open",
     )
 
-    def __init__(self, head_size: int, now_s: float) -> None:
+    def __init__(self, head_size: int, allowance: Allowance) -> None:
         self._head_size = head_size
         self._buffer = b""
         self._open = False  # the preface and the first SETTINGS are there
         self._block: int | None = None  # bytes of the field block that is under way
         self._continuations = 0
-        self._allowance = float(ALLOWANCE)
-        self._at_s = now_s
+        self._allowance = allowance
 
     @property
     def is_within_head(self) -> bool:
@@ -147,11 +134,11 @@ class FrameReader:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a client cannot push")
         if kind == Kind.DATA:
             if size < SMALL_DATA_BYTES and not flags & _END_STREAM:
-                self.spend(1, now_s)
+                self._allowance.spend(1, now_s)
         elif kind == Kind.RST_STREAM:
-            self.spend(RESET_COST, now_s)
+            self._allowance.spend(RESET_COST, now_s)
         elif kind not in _FREE:
-            self.spend(1 + size // SMALL_DATA_BYTES, now_s)
+            self._allowance.spend(1 + size // SMALL_DATA_BYTES, now_s)
 
     def _count_block(self, kind: int, flags: int, size: int) -> None:
         """HEADERS and its CONTINUATIONs, between which nothing may stand (section 4.3)."""
@@ -166,15 +153,3 @@ class FrameReader:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "the header section is too large")
         if flags & _END_HEADERS:
             self._block = None
-
-    def spend(self, cost: int, now_s: float) -> None:
-        """Take `cost` from the allowance. Raises ConnectionFault if there is too little."""
-        grown = self._allowance + (now_s - self._at_s) * ALLOWANCE_PER_S
-        self._allowance = min(grown, ALLOWANCE) - cost
-        self._at_s = now_s
-        if self._allowance < 0:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many frames that carry no request")
-
-    def earn(self, frames: int) -> None:
-        """The client has been sent so many frames of answers, which it may confirm and cancel."""
-        self._allowance = min(self._allowance + frames * RESET_COST, ALLOWANCE)

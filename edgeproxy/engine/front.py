@@ -11,16 +11,15 @@ import asyncio
 import ipaddress
 import logging
 import socket
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from edgeproxy.acme.challenges import Challenges
-from edgeproxy.addresses import Network
+from edgeproxy.addresses import BadAddress, Network
 from edgeproxy.engine.accelerator import Accelerator
 from edgeproxy.engine.listening import ListenAddress, Listener
 from edgeproxy.engine.pipe import PipeEnd
@@ -29,6 +28,7 @@ from edgeproxy.engine.tls import Tls
 from edgeproxy.engine.tls_challenge import TlsChallenge
 from edgeproxy.engine.waiting import Ends, Waiting
 from edgeproxy.metrics.counts import Counts
+from edgeproxy.policy.certificates import ServerNames
 from edgeproxy.policy.model import Limits
 
 log = logging.getLogger("edgeproxy.front")
@@ -58,7 +58,9 @@ class FrontSettings:
 
     limits: Limits
     encoded_slashes: bool = False
-    tls: ssl.SSLContext | None = None
+    names: ServerNames | None = None  # the certificates, if there is TLS
+    has_http3: bool = False
+    alt_svc: str | Literal[False] | None = None  # what the policy says that answers tell of it
     trusted_proxies: tuple[Network, ...] = ()
     is_accelerated: bool = True
     challenges: Challenges | None = None  # of an authority that is asked for certificates
@@ -79,7 +81,21 @@ class Counted(Protocol):
 type Speaker = Callable[[Front, Ends | None], asyncio.Protocol]
 """Makes what speaks a protocol; the connection is between these ends, or its socket's."""
 
+
+class Beside(Protocol):
+    """A listener for datagrams beside one for connections."""
+
+    port: int
+
+    def close(self) -> None:
+        """Begin no connection any more."""
+
+
+type ListenBeside = Callable[[Front, socket.socket], Beside]
+"""Listens for datagrams where a socket listens for connections. Raises OSError."""
+
 HTTP1 = "http/1.1"  # as ALPN has it (RFC 7301)
+ALT_SVC_MAX_AGE_S = 86_400
 
 
 class Front:
@@ -88,7 +104,7 @@ class Front:
     `settings` is asked for every connection and every request, so that a reload takes effect.
     `protocols` are those that a client may agree on in TLS; the one of `HTTP1` is spoken with
     everybody else. `accelerator` answers what need not wait; without it, everything goes to the
-    core. Connections and refusals are added to `counts`.
+    core. `beside` listens for HTTP/3. Connections and refusals are added to `counts`.
     """
 
     def __init__(
@@ -98,6 +114,7 @@ class Front:
         protocols: Mapping[str, Speaker],
         accelerator: Accelerator | None = None,
         *,
+        beside: ListenBeside | None = None,
         counts: Counts | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,7 +126,11 @@ class Front:
         self.counts = counts or Counts()
         self.now = now
         self.is_stopping = False
+        self.alt_svc = b""  # the field that tells who comes over TLS of HTTP/3, if there is any
         self._listeners: list[Listener] = []
+        self._listen_beside = beside
+        self._secure: list[socket.socket] = []  # those of them that HTTP/3 can be beside
+        self._beside: list[Beside] = []
         self._open: set[Counted] = set()
         self._turned_away: set[Counted] = set()
         self._lent = 0  # connections that a request on them is counted for
@@ -137,7 +158,34 @@ class Front:
         except OSError as error:  # somebody was faster
             raise address.refused(error) from error
         self._listeners.append(listener)
+        if address.tls and not address.is_proxied and sock.family != socket.AF_UNIX:
+            self._secure.append(sock)
         return address.bound_to(sock)
+
+    def follow(self) -> None:
+        """Listen for HTTP/3, or no more, as the settings say. Raises BadAddress."""
+        settings = self.settings()
+        if not settings.has_http3:
+            self._close_beside()
+        elif not self._beside and self._listen_beside is not None:
+            for sock in self._secure:
+                try:
+                    self._beside.append(self._listen_beside(self, sock))
+                except OSError as error:
+                    self._close_beside()
+                    raise _no_port_for_http3(sock, error) from error
+        told = settings.alt_svc
+        if told is None and self._beside:
+            told = f'h3=":{self._beside[0].port}"; ma={ALT_SVC_MAX_AGE_S}'
+        field = f"Alt-Svc: {told}".encode("ascii") if told and self._beside else b""
+        if field != self.alt_svc and self.accelerator is not None:
+            self.accelerator.start_over()
+        self.alt_svc = field
+
+    def _close_beside(self) -> None:
+        listeners, self._beside = self._beside, []
+        for listener in listeners:
+            listener.close()
 
     def _protocol(
         self, address: ListenAddress, sock: socket.socket
@@ -158,10 +206,13 @@ class Front:
 
     def _serve_tls(self, ends: Ends | None) -> Tls:
         settings = self.settings()
-        assert settings.tls is not None  # no policy comes into force that lacks it
+        assert settings.names is not None  # no policy comes into force that lacks it
         others = {name: partial(self._speak, other, ends) for name, other in self._others.items()}
         return Tls(
-            settings.tls, self._http1(self, ends), others, handshake_s=settings.limits.head_timeout
+            settings.names.context,
+            self._http1(self, ends),
+            others,
+            handshake_s=settings.limits.head_timeout,
         )
 
     def _speak(self, other: Speaker, ends: Ends | None) -> asyncio.Protocol:
@@ -184,6 +235,7 @@ class Front:
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             await listener.close()
+        self._close_beside()
         for _ in range(2):  # one turn of the loop to see what has come, one to read it
             await asyncio.sleep(0)
         for connection in list(self._open):
@@ -261,6 +313,14 @@ class Front:
     def count_refusal(self, peername: Any, status: int, reason: str) -> None:
         self.counts.refuse(status, reason)
         log.info("refused: %d, %s", status, reason, extra={"client": peername, "status": status})
+
+
+def _no_port_for_http3(sock: socket.socket, error: OSError) -> BadAddress:
+    host, port = sock.getsockname()[:2]
+    return BadAddress(
+        f"cannot listen for HTTP/3 on UDP port {port} of {host}: {error.strerror or error}; "
+        "stop what uses it, or take h3 out of tls.protocols"
+    )
 
 
 def client_key(peername: Any) -> str:

@@ -536,6 +536,9 @@ class Http1(asyncio.Protocol):
             own += (b"Connection: close",)
         elif head.minor == 0:
             own += (b"Connection: keep-alive",)
+        tells = self._front.alt_svc
+        if tells and self._peer.scheme == "https" and not answer.has(b"alt-svc"):
+            own += (tells,)
         return answer.serialise(*own), body
 
     def _relay_body(self, body: Body, data: bytes, before: bytes = b"") -> None:

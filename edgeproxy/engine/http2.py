@@ -16,13 +16,12 @@ from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
+from edgeproxy.engine.allowance import RESET_COST, Allowance, ConnectionFault
 from edgeproxy.engine.deadline import Deadline
 from edgeproxy.engine.fields import Fields, Malformed, check_trailers, request_text
 from edgeproxy.engine.frames import (
     MAX_FRAME_BYTES,
-    RESET_COST,
     Code,
-    ConnectionFault,
     FrameReader,
     Kind,
     goaway,
@@ -52,7 +51,10 @@ _CONFIG = H2Configuration(
 class Http2(asyncio.Protocol):
     """One connection of a client, counted by the front; so is each stream while it is open."""
 
+    protocol = "HTTP/2.0"
+
     _transport: asyncio.Transport
+    _allowance: Allowance
     _frames: FrameReader
     _turns: Turns
 
@@ -97,7 +99,8 @@ class Http2(asyncio.Protocol):
             self._ends = peername, sockname
         self._client = client_key(self._peername)
         self._turns = Turns(self._front, self._ends, self._client)
-        self._frames = FrameReader(self._limits.head_size, self._front.now())
+        self._allowance = Allowance(Code.ENHANCE_YOUR_CALM, self._front.now())
+        self._frames = FrameReader(self._limits.head_size, self._allowance)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - STREAM_WINDOW)
         reason = self._front.admit(self, self._client)
@@ -152,7 +155,7 @@ class Http2(asyncio.Protocol):
         number = self._last_number = event.stream_id
         ended = event.stream_ended is not None
         excess = max(0, len(event.headers) - self._limits.head_fields)  # crumbs of cookies
-        self._frames.spend(excess // FIELDS_PER_FRAME, self._front.now())
+        self._allowance.spend(excess // FIELDS_PER_FRAME, self._front.now())
         if self._is_leaving:
             self._h2.reset_stream(number, Code.REFUSED_STREAM)
             return
@@ -190,7 +193,7 @@ class Http2(asyncio.Protocol):
 
     def _take_reset(self, event: events.StreamReset) -> None:
         if not event.remote_reset:  # the client has made us reset it
-            self._frames.spend(RESET_COST, self._front.now())
+            self._allowance.spend(RESET_COST, self._front.now())
         self._forget(event.stream_id)
 
     def _take_settings(self, event: events.RemoteSettingsChanged) -> None:
@@ -205,7 +208,7 @@ class Http2(asyncio.Protocol):
         self._front.count_refusal(self._peername, 400, str(error))
         self._h2.reset_stream(number, Code.PROTOCOL_ERROR)
         self._forget(number)
-        self._frames.spend(RESET_COST, self._front.now())
+        self._allowance.spend(RESET_COST, self._front.now())
 
     def _forget(self, number: int) -> None:
         self._waiting.pop(number, None)
@@ -237,7 +240,7 @@ class Http2(asyncio.Protocol):
 
     def send_head(self, stream: Stream, fields: Fields, *, ended: bool) -> None:
         self._h2.send_headers(stream.number, fields, end_stream=ended)
-        self._frames.earn(1)
+        self._allowance.earn(RESET_COST)
         self._flush_soon(0)
 
     def send_body(self, stream: Stream) -> None:
@@ -264,7 +267,7 @@ class Http2(asyncio.Protocol):
         ended = stream.is_drained
         if data or ended:
             self._h2.send_data(stream.number, data, end_stream=ended)
-            self._frames.earn(1)
+            self._allowance.earn(RESET_COST)
             self._flush_soon(len(data))
         if ended:
             stream.over()

@@ -634,6 +634,10 @@ class ResponseHead:
         """Whether a body follows in answer to `method` (RFC 9112, section 6.3)."""
         return method != b"HEAD" and self.status >= 200 and self.status not in (204, 304)
 
+    def has(self, name: bytes) -> bool:
+        """Whether there is a field of this name, which is in lower case."""
+        return any(line.partition(b":")[0].lower() == name for line in self.lines)
+
     def serialise(self, *own: bytes) -> bytes:
         """The head, with `own` as last field lines."""
         line = b"HTTP/1.1 %d %b" % (self.status, self.reason)

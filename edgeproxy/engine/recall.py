@@ -245,15 +245,18 @@ class Recall:
     def _met(self, who: str, tail: bytes, exchange: Exchange, query: str | None) -> Visitor:
         visitor = self._visitors.get((who, tail))
         if visitor is None:
-            visitor = self._placed(exchange, query)
+            visitor = self._placed(who, exchange, query)
             if len(tail) <= MAX_TAIL_BYTES:
                 self._visitors[who, tail] = visitor
                 if len(self._visitors) > MAX_VISITORS:
                     self._visitors.popitem(last=False)
         return visitor
 
-    def _placed(self, exchange: Exchange, query: str | None) -> Visitor:
-        """Put the questions to whoever made `exchange`, with that `query`, whatever its path."""
+    def _placed(self, who: str, exchange: Exchange, query: str | None) -> Visitor:
+        """Put the questions to whoever made `exchange`, with that `query`, whatever its path.
+
+        Who comes over TLS is an audience apart: the front tells it of HTTP/3.
+        """
         told = WatchedExchange.introducing(exchange, query)
         try:
             for hook in self.plan.phases.annotate:
@@ -262,7 +265,8 @@ class Recall:
             traits, introduced = self._questions.put_to(told)
             logged = self._logged(exchange, told.facts) if self._wants_log else _NOTHING
             asked, client = told.reads.asked, client_number(exchange.client)
-            audience = None if asked.target else self._audience(traits)
+            is_over_tls = who.startswith("https ")
+            audience = None if asked.target else self._audience((is_over_tls, *traits))
             return Visitor(audience, logged, client, introduced, asks_query=told.reads.asks_query)
         except Exception:  # a fact that cannot be had or compared: the journey will tell
             return _NOBODY

@@ -27,6 +27,8 @@ from edgeproxy.policy.model import Limits
 class Carrier(Protocol):
     """The connection that streams are on."""
 
+    protocol: str  # as the log has it
+
     def send_head(self, stream: Stream, fields: Fields, *, ended: bool) -> None:
         """Send an answer's head, interim ones too; `ended` if nothing follows."""
 
@@ -252,7 +254,7 @@ class Stream(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "protocol":
-            return "HTTP/2.0"
+            return self._carrier.protocol
         return default if name == "socket" else self._carrier.get_extra_info(name, default)
 
 

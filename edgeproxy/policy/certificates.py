@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic_core import PydanticCustomError
 
@@ -38,6 +39,8 @@ class Certificate:
     names: tuple[str, ...]  # DNS names in lower case, `*.example.org` among them
     not_after: datetime
     context: ssl.SSLContext
+    chain: tuple[x509.Certificate, ...]  # itself, then those that lead to its authority
+    key: PrivateKeyTypes
 
     def __str__(self) -> str:
         return f"the certificate for {', '.join(self.names) or '(no name)'}"
@@ -51,9 +54,14 @@ def check_certificate(file: str) -> str:
 
 def check_key(file: str) -> str:
     """`file`, if it holds a private key that can be used. Raises a fault."""
+    _key(file)
+    return file
+
+
+def _key(file: str) -> PrivateKeyTypes:
     data = _content(file)
     try:
-        load_pem_private_key(data, None)
+        return load_pem_private_key(data, None)
     except TypeError:
         raise _fault(
             f"the key in {file!r} has a passphrase, and nobody is there to type it; "
@@ -61,7 +69,6 @@ def check_key(file: str) -> str:
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise _fault(f"{file!r} holds no private key in PEM (BEGIN PRIVATE KEY)") from None
-    return file
 
 
 def load_pair(certificate: str, key: str) -> Certificate:
@@ -75,9 +82,13 @@ def load_pair(certificate: str, key: str) -> Certificate:
         if reason == "KEY_VALUES_MISMATCH":
             reason = "it belongs to another certificate"
         raise _fault(f"the key in {key!r} does not fit {certificate!r}: {reason}") from None
-    leaf = _leaf(certificate)
-    files = (certificate, key)
-    return Certificate(files, stamp, _names(leaf), leaf.not_valid_after_utc, context)
+    chain, private = _chain(certificate), _key(key)
+    leaf, files = chain[0], (certificate, key)
+    if leaf.public_key() != private.public_key():  # one has been replaced in this moment
+        raise _fault(f"the key in {key!r} does not fit {certificate!r}: they are being replaced")
+    return Certificate(
+        files, stamp, _names(leaf), leaf.not_valid_after_utc, context, chain, private
+    )
 
 
 def lifetime(file: str) -> tuple[datetime, datetime] | None:
@@ -121,9 +132,13 @@ def stamp_of(files: Files) -> Stamp:
 
 
 def _leaf(file: str) -> x509.Certificate:
+    return _chain(file)[0]
+
+
+def _chain(file: str) -> tuple[x509.Certificate, ...]:
     data = _content(file)
     try:
-        return x509.load_pem_x509_certificates(data)[0]
+        return tuple(x509.load_pem_x509_certificates(data))
     except ValueError:
         raise _fault(f"{file!r} holds no certificate in PEM (BEGIN CERTIFICATE)") from None
 
@@ -175,12 +190,12 @@ class ServerNames:
         self._use([*certificates, *(found for files in others if (found := _loaded(files)))])
 
     def _use(self, certificates: Sequence[Certificate]) -> None:
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._by_name: dict[str, Certificate] = {}
         for certificate in certificates:
             certificate.context.minimum_version = self._min_version
             certificate.context.set_alpn_protocols(self._protocols)
             for name in certificate.names:
-                self._contexts.setdefault(name, certificate.context)
+                self._by_name.setdefault(name, certificate)
         self.certificates = tuple(certificates)
         self.context = certificates[0].context if certificates else server_context()
         self.context.sni_callback = self._choose
@@ -195,10 +210,16 @@ class ServerNames:
         self._use([found[files] for files in self.files if files in found])
 
     def context_for(self, name: str) -> ssl.SSLContext:
-        """The context for a server name; `*.` stands for one label (RFC 9525, section 6.3)."""
-        name = name.lower()
-        found = self._contexts.get(name) or self._contexts.get(f"*.{name.partition('.')[2]}")
-        return found or self.context
+        """The context for a server name."""
+        found = self.certificate_for(name)
+        return self.context if found is None else found.context
+
+    def certificate_for(self, name: str | None) -> Certificate | None:
+        """The certificate for a server name, if there is any; `*.` stands for one label (RFC 9525,
+        section 6.3)."""
+        name = (name or "").lower()
+        found = self._by_name.get(name) or self._by_name.get(f"*.{name.partition('.')[2]}")
+        return found or next(iter(self.certificates), None)
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         if name is not None:

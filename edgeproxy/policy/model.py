@@ -5,6 +5,7 @@ Plugins add sections, match keys and filters; `edgeproxy.policy.load` joins them
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -214,6 +215,16 @@ class ExplainConfig(Config):
     """Fields that are hidden in what is kept, besides those that always are."""
 
 
+def _as_alt_svc(value: str) -> str:
+    """Raises ValueError if `value` is no list of alternatives (RFC 7838, section 3)."""
+    if not re.fullmatch(_ALTERNATIVE + rf"(?:, ?{_ALTERNATIVE})*", value):
+        raise ValueError("write alternatives as in 'h3=\":443\"; ma=86400', or false")
+    return value
+
+
+_ALTERNATIVE = r'[A-Za-z0-9%-]+="[A-Za-z0-9.\[\]:-]*:[0-9]{1,5}"(?:; ?[a-z]+=[0-9]+)*'
+
+
 class TlsConfig(Config):
     """What listeners for HTTPS show, and what they take."""
 
@@ -227,8 +238,10 @@ class TlsConfig(Config):
         WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]}),
     ] = "1.2"
     """Older clients are turned away."""
-    protocols: tuple[Literal["h2", "http/1.1"], ...] = ("h2", "http/1.1")
-    """What clients may choose from, the preferred first."""
+    protocols: tuple[Literal["h3", "h2", "http/1.1"], ...] = ("h2", "http/1.1")
+    """What clients may choose from, the preferred first; `h3` is over UDP, on the same port."""
+    alt_svc: Annotated[str, AfterValidator(_as_alt_svc)] | Literal[False] | None = None
+    """What answers tell of HTTP/3, if not the port that it is on; `false`: nothing."""
 
     @field_validator("protocols")
     @classmethod
@@ -251,7 +264,8 @@ class TlsConfig(Config):
         acme, files = self.acme, list[Files]()
         if acme is not None and state is not None:
             files = [acme.files(state, name) for name in acme.names]
-        return ServerNames(loaded, self.min_version, self.protocols, files)
+        over_tcp = [one for one in self.protocols if one != "h3"]
+        return ServerNames(loaded, self.min_version, over_tcp, files)
 
 
 class BackendRef(Config):

@@ -22,7 +22,8 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from edgeproxy.engine.frames import ALLOWANCE, PREFACE, RESET_COST, Code
+from edgeproxy.engine.allowance import ALLOWANCE, RESET_COST
+from edgeproxy.engine.frames import PREFACE, Code
 from edgeproxy.engine.http2 import MAX_STREAMS
 from edgeproxy.testing import Proxy, running
 from tests.certificates import Authority
