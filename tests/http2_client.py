@@ -93,6 +93,14 @@ class Client:
         self.h2.send_headers(number, list(fields), end_stream=ended)
         return number
 
+    def send(self, number: int, data: bytes, *, ended: bool = False) -> None:
+        """A part of the body."""
+        self.h2.send_data(number, data, end_stream=ended)
+
+    def cancel(self, number: int) -> None:
+        """Want no answer any more."""
+        self.h2.reset_stream(number)
+
     async def ask(
         self, fields: Iterable[tuple[bytes, bytes]], *parts: bytes, trailers: Fields = ()
     ) -> Answer:
@@ -100,7 +108,7 @@ class Client:
         number = self.begin(fields, ended=not parts and not trailers)
         for part in parts:
             is_last = part is parts[-1] and not trailers
-            self.h2.send_data(number, part, end_stream=is_last)
+            self.send(number, part, ended=is_last)
         if trailers:
             self.h2.send_headers(number, list(trailers), end_stream=True)
         await self.flush()

@@ -8,43 +8,58 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from aioquic.h3.connection import H3Connection
-from aioquic.h3.events import DataReceived, HeadersReceived
+import pylsqpack
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.tls import Epoch
+from hpack.hpack import encode_integer
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
-from edgeproxy.engine.http3_frames import Kind, frame
-from edgeproxy.engine.qpack import encoded
+from edgeproxy.engine.http3_frames import Code, Kind, StreamKind, frame, number, pull_number
 from edgeproxy.testing import Proxy
 from tests.http2_client import Answer, Fields, tls_port
 
 MAX_WAIT_S = 20
+CONTROL_STREAM = 3
+
+
+_HUFFMAN = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
+
+
+def section(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Fields as they are sent (RFC 9204, section 4.5.6), whatever is in them."""
+    return b"\0\0" + b"".join(_text(name, 3, 0x20) + _text(value, 7, 0) for name, value in fields)
+
+
+def _text(text: bytes, prefix: int, flags: int) -> bytes:
+    packed = _HUFFMAN.encode(text)
+    length = encode_integer(len(packed), prefix)
+    length[0] |= flags | 1 << prefix
+    return bytes(length) + packed
 
 
 class Client(asyncio.DatagramProtocol):
-    """One connection. What is received stands in `answers`, by stream, and in `goaways`."""
+    """One connection. What is received stands in `answers`, by stream."""
 
     transport: asyncio.DatagramTransport
 
     def __init__(self, quic: QuicConnection) -> None:
         self.quic = quic
         self.answers: dict[int, Answer] = {}
-        self.goaways: list[int] = []
+        self.control = b""  # what came on the server's control stream
         self.closed: events.ConnectionTerminated | None = None
         self.agreed = False
         self.pings = 0
         self.datagrams: list[bytes] = []  # as they came
         self.sent_bytes = 0
         self.is_deaf = False  # what comes is dropped
-        self._h3: H3Connection | None = None
+        self._partial: dict[int, bytes] = {}  # frames of answers
         self._heard = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def h3(self) -> H3Connection:
-        assert self._h3 is not None
-        return self._h3
 
     # ------------------------------------------------------------ saying
 
@@ -55,15 +70,20 @@ class Client(asyncio.DatagramProtocol):
         """A request, to be sent with the next `flush`; its stream."""
         number = self.quic.get_next_available_stream_id()
         self.answers[number] = Answer()
-        self.quic.send_stream_data(number, frame(Kind.HEADERS, encoded(fields)), ended)
+        self.quic.send_stream_data(number, frame(Kind.HEADERS, section(fields)), ended)
         return number
 
     def send(self, number: int, data: bytes, *, ended: bool = False) -> None:
         """A part of the body."""
         self.quic.send_stream_data(number, frame(Kind.DATA, data), ended)
 
+    def cancel(self, number: int) -> None:
+        """Want no answer any more."""
+        self.quic.reset_stream(number, Code.REQUEST_CANCELLED)
+        self.quic.stop_stream(number, Code.REQUEST_CANCELLED)
+
     def send_trailers(self, number: int, fields: Fields) -> None:
-        self.quic.send_stream_data(number, frame(Kind.HEADERS, encoded(fields)), True)
+        self.quic.send_stream_data(number, frame(Kind.HEADERS, section(fields)), True)
 
     async def ask(
         self, fields: Iterable[tuple[bytes, bytes]], *parts: bytes, trailers: Fields = ()
@@ -89,6 +109,37 @@ class Client(asyncio.DatagramProtocol):
         at_s = self.quic.get_timer()
         if at_s is not None:
             self._timer = loop.call_at(at_s, self._look)
+
+    @property
+    def goaways(self) -> list[int]:
+        """The streams that GOAWAY has named."""
+        found, at = list[int](), 1  # behind the type of the stream
+        while at < len(self.control):
+            kind = pull_number(self.control, at)
+            length = pull_number(self.control, kind[1]) if kind is not None else None
+            assert kind is not None
+            assert length is not None
+            payload = self.control[length[1] : length[1] + length[0]]
+            if kind[0] == Kind.GOAWAY and (stream := pull_number(payload, 0)):
+                found.append(stream[0])
+            at = length[1] + length[0]
+        return found
+
+    def inject(self, *frames: bytes) -> None:
+        """Send a packet of these frames of QUIC, whatever they are."""
+        quic = self.quic
+        builder = QuicPacketBuilder(
+            host_cid=quic.host_cid, is_client=True, max_datagram_size=1200,
+            packet_number=quic._packet_number, peer_cid=quic._peer_cid.cid, peer_token=b"",
+            quic_logger=None, spin_bit=False, version=int(quic._version or 0),
+        )  # fmt: skip
+        builder.start_packet(QuicPacketType.ONE_RTT, quic._cryptos[Epoch.ONE_RTT])
+        for one in frames:
+            builder.start_frame(one[0], capacity=len(one)).push_bytes(one[1:])
+        datagrams, _ = builder.flush()
+        quic._packet_number = builder.packet_number
+        for data in datagrams:
+            self.raw(data)
 
     def raw(self, data: bytes) -> None:
         self.sent_bytes += len(data)
@@ -126,25 +177,34 @@ class Client(asyncio.DatagramProtocol):
             self.agreed = True
         elif isinstance(event, events.PingAcknowledged):
             self.pings += 1
-        elif isinstance(event, events.StreamReset):
-            if event.stream_id in self.answers:
-                self.answers[event.stream_id].reset = event.error_code
-        if self._h3 is None:
-            return
-        for told in self._h3.handle_event(event):
-            if isinstance(told, HeadersReceived):
-                self._take_head(self.answers[told.stream_id], told)
-            elif isinstance(told, DataReceived):
-                self.answers[told.stream_id].body += told.data
-                self.answers[told.stream_id].ended |= told.stream_ended
+        elif isinstance(event, events.StreamReset) and event.stream_id in self.answers:
+            self.answers[event.stream_id].reset = event.error_code
+        elif isinstance(event, events.StreamDataReceived) and event.stream_id == CONTROL_STREAM:
+            self.control += event.data
+        elif isinstance(event, events.StreamDataReceived) and event.stream_id in self.answers:
+            self._take_data(self.answers[event.stream_id], event)
 
-    def _take_head(self, answer: Answer, told: HeadersReceived) -> None:
-        status = dict(told.headers)[b":status"]
+    def _take_data(self, answer: Answer, event: events.StreamDataReceived) -> None:
+        data = self._partial.pop(event.stream_id, b"") + event.data
+        at = 0
+        while (kind := pull_number(data, at)) and (length := pull_number(data, kind[1])):
+            payload = data[length[1] : length[1] + length[0]]
+            if len(payload) < length[0]:
+                break
+            if kind[0] == Kind.HEADERS:
+                self._take_head(answer, pylsqpack.Decoder(0, 0).feed_header(0, payload)[1])
+            elif kind[0] == Kind.DATA:
+                answer.body += payload
+            at = length[1] + length[0]
+        self._partial[event.stream_id] = data[at:]
+        answer.ended |= event.end_stream
+
+    def _take_head(self, answer: Answer, fields: list[tuple[bytes, bytes]]) -> None:
+        status = dict(fields)[b":status"]
         if status.startswith(b"1"):
             answer.interim.append(status)
         else:
-            answer.fields = list(told.headers)
-        answer.ended |= told.stream_ended
+            answer.fields = fields
 
     async def hear(self) -> bool:
         """Wait for what comes next; False if the connection is closed."""
@@ -170,7 +230,14 @@ class Client(asyncio.DatagramProtocol):
         return [self.closed.error_code]
 
     async def hello(self) -> None:
-        self._h3 = H3Connection(self.quic)
+        """The streams that every client opens."""
+        for kind, data in (
+            (StreamKind.CONTROL, frame(Kind.SETTINGS, b"")),
+            (StreamKind.QPACK_ENCODER, b""),
+            (StreamKind.QPACK_DECODER, b""),
+        ):
+            stream = self.quic.get_next_available_stream_id(is_unidirectional=True)
+            self.quic.send_stream_data(stream, number(kind) + data)
         await self.flush()
 
 

@@ -85,7 +85,8 @@ type Speaker = Callable[[Front, Ends | None], asyncio.Protocol]
 class Beside(Protocol):
     """A listener for datagrams beside one for connections."""
 
-    port: int
+    @property
+    def port(self) -> int: ...
 
     def close(self) -> None:
         """Begin no connection any more."""

@@ -32,7 +32,7 @@ from edgeproxy.engine.streams import Stream
 from edgeproxy.engine.turns import Turns
 from edgeproxy.engine.waiting import Ends
 
-HELD_HEAD_BYTES = 128 * 1024
+HELD_HEAD_BYTES = 256 * 1024
 """Of field sections that are not all there yet, on one connection."""
 
 MAX_DATA_BYTES = 16 * 1024  # in a frame, so that all streams get their share

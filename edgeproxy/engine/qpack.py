@@ -28,8 +28,11 @@ class NotASection(Exception):
 
 def decoded(data: bytes, max_bytes: int) -> Fields:
     """The fields in `data`, which take `max_bytes` at most. Raises TooLarge or NotASection."""
-    if expanded_size(data, max_bytes) > max_bytes:
+    size = expanded_size(data, max_bytes)
+    if size > max_bytes:
         raise TooLarge
+    if not size:
+        return []  # which the library does not take
     try:
         fields: Fields = _DECODER.feed_header(0, data)[1]
     except (pylsqpack.DecompressionFailed, pylsqpack.StreamBlocked):

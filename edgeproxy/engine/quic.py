@@ -68,7 +68,6 @@ class Quic:
         self._keep_alive_s = keep_alive_s
         self._loop = asyncio.get_running_loop()
         self._will_flush = False
-        self._is_receiving = False
         self._address: Any = None
         self._moves = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -83,19 +82,14 @@ class Quic:
         (RFC 9000, section 9). Another port is what a router makes of it."""
         if self.has_ended or not self._may_be_from(address):
             return
-        self._is_receiving = True
         try:
             self.bounded.receive_datagram(data, address, self._loop.time())
             self._address = self.bounded.address
             self._dispatch()
-            if not self.has_ended and self.bounded.fault is None:
-                self.rider.confirmed()
         except ConnectionFault as fault:
             self.rider.failed(fault.code, 400, str(fault))
         except Exception as error:  # of the library, by which no client may harm others
             self._break(error)
-        finally:
-            self._is_receiving = False
         if self.bounded.fault is not None and not self.has_ended:
             self._break(None)
         self.flush_soon()
@@ -113,10 +107,12 @@ class Quic:
             self.is_proven = True
             if not self.rider.proven():
                 return
-        while not self.has_ended and (event := self.bounded.next_event()) is not None:
-            take = _TAKES.get(type(event))
+        while (event := self.bounded.next_event()) is not None:
+            take = None if self.has_ended else _TAKES.get(type(event))
             if take is not None:
                 take(self, event)
+        if not self.has_ended and self.bounded.fault is None:
+            self.rider.confirmed()
 
     def _take_agreement(self, _: events.HandshakeCompleted) -> None:
         self._handshake.clear()
@@ -150,18 +146,18 @@ class Quic:
         self._will_flush = False
         if self.has_ended:
             return
-        self._transmit()
-        if not self.has_ended and self.bounded.owes_streams:  # it was found out while sending
+        try:
             self._transmit()
-        if not self.has_ended:
+            if self.bounded.owes_streams:  # which was found out while sending
+                self._transmit()
+        except Exception as error:
+            self._break(error)
+        else:
             self._wait()
 
     def _transmit(self) -> None:
-        try:
-            for data, address in self.bounded.datagrams_to_send(self._loop.time()):
-                self._send(data, address)
-        except Exception as error:
-            self._break(error)
+        for data, address in self.bounded.datagrams_to_send(self._loop.time()):
+            self._send(data, address)
 
     def _wait(self) -> None:
         """Look again when the library wants it. A timer that fires early is set once more."""
@@ -207,16 +203,17 @@ class Quic:
         self.rider.failed(-1, 408, "the handshake comes too slowly")
 
     def end(self, code: int, reason: str = "") -> None:
-        """Say why, and forget the connection: what comes later gets a reset. With a `code` below 0
-        only the library's reason is told, if it has one."""
+        """Say why, and forget the connection: what comes later gets a reset. A `code` below 0 means
+        that it is about QUIC, and the library may know better."""
         if self.has_ended:
             return
         if code >= 0:
             self.bounded.close(error_code=code, reason_phrase=reason)
-        if self.bounded.fault is not None and self.bounded.may_tell:
+        else:
+            self.bounded.violated()
+        if self.bounded.may_tell:
             try:
-                for data, address in self.bounded.datagrams_to_send(self._loop.time()):
-                    self._send(data, address)
+                self._transmit()
             except Exception as error:
                 log.debug("the end cannot be told to %s: %r", self._address, error)
         self.abort()

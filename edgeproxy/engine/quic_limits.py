@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import aioquic
 from aioquic import tls
-from aioquic.buffer import Buffer
+from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
@@ -109,9 +109,10 @@ def check_library() -> None:
 
 _NAMES_OF_CONNECTIONS = """
     _QuicConnection__frame_handlers _close_at _close_event _close_pending _crypto_streams
-    _handle_ack_frame _handle_crypto_frame _handle_stream_frame _host_cids _initialize
-    _local_max_data _local_max_streams_bidi _local_max_streams_uni _loss _network_paths
-    _on_connection_limit_delivery _on_max_stream_data_delivery _packet_number
+    _handle_ack_frame _handle_crypto_frame _handle_stop_sending_frame _handle_stream_frame
+    _host_cids _initialize _local_max_data _local_max_streams_bidi _local_max_streams_uni _loss
+    _max_datagram_size _network_paths _on_connection_limit_delivery
+    _on_max_stream_data_delivery _packet_number _ping_pending
     _peer_cid_sequence_numbers _remote_max_data _remote_max_data_used _replenish_connection_ids
     _serialize_transport_parameters _spaces _streams _streams_finished _write_connection_limits
     _write_stream_limits
@@ -240,7 +241,7 @@ class BoundedQuic(QuicConnection):
             context.certificate_private_key = cast(Any, chosen.key)
             handle(hello, *answers)
 
-        context._server_handle_hello = choose_certificate  # type: ignore[method-assign]
+        context._server_handle_hello = choose_certificate  # type: ignore[method-assign, assignment]
 
     def _serialize_transport_parameters(self) -> bytes:
         return super()._serialize_transport_parameters() + _NO_MIGRATION
@@ -324,6 +325,22 @@ class BoundedQuic(QuicConnection):
         if stream is not None and len(stream.receiver._ranges) > MAX_GAPS:
             raise _fault(QuicErrorCode.FLOW_CONTROL_ERROR, frame_type)
 
+    def _handle_stop_sending_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        """A client that says it again has not heard that we know; the library would fail."""
+        start = buf.tell()
+        stream = self._streams.get(buf.pull_uint_var())
+        if stream is not None and stream.sender._reset_error_code is not None:
+            buf.pull_uint_var()
+            return
+        buf.seek(start)
+        super()._handle_stop_sending_frame(context, frame_type, buf)
+
+    def violated(self) -> None:
+        """Close because of something that the library did not expect, unless it knows better."""
+        self.close(error_code=QuicErrorCode.PROTOCOL_VIOLATION, frame_type=QuicFrameType.PADDING)
+
     @property
     def fault(self) -> str | None:
         """What the library has found wrong, and is about to tell the client."""
@@ -377,7 +394,7 @@ class BoundedQuic(QuicConnection):
             handler=self._on_max_stream_data_delivery,
             handler_args=(stream,),
         )
-        frame.push_uint_var(stream.stream_id)
+        frame.push_uint_var(cast(int, stream.stream_id))
         frame.push_uint_var(limit)
         stream.max_stream_data_local_sent = limit
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from aioquic.buffer import Buffer
+from aioquic._buffer import Buffer
 from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,
@@ -86,6 +86,8 @@ class QuicListener:
     def close(self) -> None:
         """Begin no connection any more. The socket closes when those that there are have ended."""
         self._is_closing = True
+        for quic in list(self._unproven):
+            quic.abort()
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.http2_client import Answer, Client, Fields, connected
 from tests.threats.raw import Asked, Origin
-from tests.threats.test_http2 import served
+from tests.threats.test_streams import served
 
 Request = tuple[list[tuple[bytes, bytes]], list[bytes], Fields]
 
