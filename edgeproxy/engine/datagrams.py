@@ -1,4 +1,4 @@
-"""A socket for datagrams beside one that takes connections, on the same address and port."""
+"""A socket for datagrams, beside one that takes connections on the same address and port."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ class DatagramSocket:
     the one that it wrote to: `receive` tells which, and `send` takes it.
     """
 
-    def __init__(self, beside: socket.socket) -> None:
+    def __init__(self, family: int, address: Any, v6only: int = 0) -> None:
         """Raises OSError."""
-        address = beside.getsockname()
-        self._port = address[1]
-        self._is_ipv6 = beside.family == socket.AF_INET6
-        self._is_any = address[0] in ("0.0.0.0", "::")
+        self._family = family
         self._address = address
-        self._socket = sock = socket.socket(beside.family, socket.SOCK_DGRAM)
+        self._v6only = v6only
+        self._is_any = address[0] in ("0.0.0.0", "::")
+        self._socket = sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
             # Workers share the port, and so do two processes of which one takes the other's place.
@@ -37,9 +36,8 @@ class DatagramSocket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             with suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-            if self._is_ipv6:
-                only = beside.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
             if self._is_any:
                 self._ask_for_local_address()
             sock.bind(address)
@@ -47,15 +45,33 @@ class DatagramSocket:
             sock.close()
             raise
 
+    @classmethod
+    def beside(cls, sock: socket.socket) -> DatagramSocket:
+        """Where `sock` takes connections. Raises OSError."""
+        is_v6 = sock.family == socket.AF_INET6
+        v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) if is_v6 else 0
+        return cls(sock.family, sock.getsockname(), v6only)
+
+    def for_one(self, client: Any) -> DatagramSocket:
+        """Another at the same port, that gets all that `client` sends, and nothing else: whoever
+        listens on this port besides gets none of it any more. Raises OSError."""
+        own = DatagramSocket(self._family, self._address, self._v6only)
+        try:
+            own._socket.connect(client)
+        except BaseException:
+            own.close()
+            raise
+        return own
+
     def _ask_for_local_address(self) -> None:
-        if self._is_ipv6:
+        if self._family == socket.AF_INET6:
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         else:
             self._socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
     @property
     def port(self) -> int:
-        return int(self._port)
+        return int(self._address[1])
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -73,10 +89,10 @@ class DatagramSocket:
         for level, kind, info in told:
             if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
                 packed = _PKTINFO.unpack(info[: _PKTINFO.size])[1]
-                return socket.inet_ntop(socket.AF_INET, packed), self._port
+                return socket.inet_ntop(socket.AF_INET, packed), self.port
             if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
                 packed = _PKTINFO_6.unpack(info[: _PKTINFO_6.size])[0]
-                return socket.inet_ntop(socket.AF_INET6, packed), self._port, 0, 0
+                return socket.inet_ntop(socket.AF_INET6, packed), self.port, 0, 0
         return self._address
 
     def send(self, data: bytes, client: Any, local: Any) -> None:
@@ -87,8 +103,13 @@ class DatagramSocket:
             else:
                 self._socket.sendto(data, client)
 
+    def send_back(self, data: bytes) -> None:
+        """Send to the one client that this is for."""
+        with suppress(OSError):
+            self._socket.send(data)
+
     def _from(self, local: Any) -> list[tuple[int, int, bytes]]:
-        if self._is_ipv6:
+        if self._family == socket.AF_INET6:
             packed = socket.inet_pton(socket.AF_INET6, local[0])
             return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO_6.pack(packed, 0))]
         packed = socket.inet_pton(socket.AF_INET, local[0])

@@ -126,7 +126,7 @@ class Edge:
 
     def _listen_beside(self, front: Front, sock: socket.socket) -> QuicListener:
         check_library()
-        return QuicListener(front, DatagramSocket(sock), self._certificates)
+        return QuicListener(front, DatagramSocket.beside(sock), self._certificates)
 
     def _certificates(self) -> ServerNames:
         names = self.app.plan.tls

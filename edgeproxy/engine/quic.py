@@ -17,7 +17,7 @@ log = logging.getLogger("edgeproxy.front")
 
 MAX_MOVES = 64  # of a client to another port, as its router makes it; more is no router
 
-Send = Callable[[bytes, Any], None]
+type Send = Callable[[bytes, Any], None]
 """Sends a datagram to an address."""
 
 
@@ -63,12 +63,12 @@ class Quic:
         self.is_proven = False
         self.has_ended = False
         self.rider: Rider
-        self._send = send
+        self.send = send
         self._forget = forget
         self._keep_alive_s = keep_alive_s
         self._loop = asyncio.get_running_loop()
         self._will_flush = False
-        self._address: Any = None
+        self.address: Any = None  # of the client
         self._moves = 0
         self._timer: asyncio.TimerHandle | None = None
         self._handshake = Deadline(self._is_late)
@@ -84,7 +84,7 @@ class Quic:
             return
         try:
             self.bounded.receive_datagram(data, address, self._loop.time())
-            self._address = self.bounded.address
+            self.address = self.bounded.address
             self._dispatch()
         except ConnectionFault as fault:
             self.rider.failed(fault.code, 400, str(fault))
@@ -95,9 +95,9 @@ class Quic:
         self.flush_soon()
 
     def _may_be_from(self, address: Any) -> bool:
-        if self._address is None or address == self._address:
+        if self.address is None or address == self.address:
             return True
-        if address[0] != self._address[0] or self._moves >= MAX_MOVES:
+        if address[0] != self.address[0] or self._moves >= MAX_MOVES:
             return False
         self._moves += 1
         return True
@@ -131,7 +131,7 @@ class Quic:
     def _break(self, error: Exception | None) -> None:
         """What the client does is no QUIC. If the library knows why, it tells the client."""
         reason = self.bounded.fault or repr(error)
-        log.debug("QUIC with %s failed: %s", self._address, reason)
+        log.debug("QUIC with %s failed: %s", self.address, reason)
         self.rider.failed(-1, 400, "QUIC is spoken wrongly")
 
     # ------------------------------------------------------ to the client
@@ -157,7 +157,7 @@ class Quic:
 
     def _transmit(self) -> None:
         for data, address in self.bounded.datagrams_to_send(self._loop.time()):
-            self._send(data, address)
+            self.send(data, address)
 
     def _wait(self) -> None:
         """Look again when the library wants it. A timer that fires early is set once more."""
@@ -215,7 +215,7 @@ class Quic:
             try:
                 self._transmit()
             except Exception as error:
-                log.debug("the end cannot be told to %s: %r", self._address, error)
+                log.debug("the end cannot be told to %s: %r", self.address, error)
         self.abort()
 
     def abort(self) -> None:

@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from aioquic._buffer import Buffer
@@ -69,7 +68,8 @@ class QuicListener:
         self._answers_left = float(ANSWERS_PER_S)
         self._answered_at_s = 0.0
         self._is_closing = False
-        self._loop.add_reader(sock, self._read)
+        self._apart: dict[Quic, DatagramSocket] = {}  # that outlive the listener
+        self._loop.add_reader(sock, self._read, sock)
 
     @property
     def _tokens(self) -> QuicTokens:
@@ -84,28 +84,47 @@ class QuicListener:
         return self._socket.port
 
     def close(self) -> None:
-        """Begin no connection any more. The socket closes when those that there are have ended."""
+        """Begin no connection any more, and let those end that there are.
+
+        Each has a socket of its own from then on: another process may take this one's place.
+        """
         self._is_closing = True
         for quic in list(self._unproven):
             quic.abort()
-        self._close_if_idle()
+        for quic in list(self._ids):
+            try:
+                self._set_apart(quic)
+            except OSError as error:  # there are too many: they share what there is
+                log.debug("a connection gets no socket of its own: %s", error)
+        while self._read_one(self._socket):
+            pass
+        self._close_if_done()
 
-    def _close_if_idle(self) -> None:
-        if self._is_closing and not self._ids and self._socket.fileno() >= 0:
+    def _set_apart(self, quic: Quic) -> None:
+        own = self._apart[quic] = self._socket.for_one(quic.address)
+        self._loop.add_reader(own, self._read, own)
+        quic.send = lambda data, client: own.send_back(data)
+
+    def _close_if_done(self) -> None:
+        if self._is_closing and len(self._ids) == len(self._apart) and self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._socket.close()
 
     # ------------------------------------------------------ what comes in
 
-    def _read(self) -> None:
+    def _read(self, sock: DatagramSocket) -> None:
         for _ in range(DATAGRAMS_PER_TURN):
-            if self._socket.fileno() < 0:
+            if not self._read_one(sock):
                 return
-            try:
-                data, client, local = self._socket.receive()
-            except OSError:  # there is none, or the network says that one of ours did not arrive
-                return
-            self._take(data, client, local)
+
+    def _read_one(self, sock: DatagramSocket) -> bool:
+        """Take a datagram; False if there is none."""
+        try:
+            data, client, local = sock.receive()
+        except OSError:  # also if it is closed, or the network says that one of ours did not arrive
+            return False
+        self._take(data, client, local)
+        return True
 
     def _take(self, data: bytes, client: Any, local: Any) -> None:
         if not data:
@@ -174,7 +193,7 @@ class QuicListener:
         )
         quic = Quic(
             bounded,
-            partial(self._send, local=local),
+            lambda data, address: self._socket.send(data, address, local),
             self._forget,
             handshake_s=limits.head_timeout,
             keep_alive_s=idle_s / 3,
@@ -192,12 +211,13 @@ class QuicListener:
         self._unproven.discard(quic)
         for one in self._ids.pop(quic, ()):
             del self._by_id[one]
-        self._close_if_idle()
+        own = self._apart.pop(quic, None)
+        if own is not None:
+            self._loop.remove_reader(own)
+            own.close()
+        self._close_if_done()
 
     # ------------------------------------------------------ what goes out
-
-    def _send(self, data: bytes, client: Any, *, local: Any) -> None:
-        self._socket.send(data, client, local)
 
     def _retry(self, header: QuicHeader, client: Any, local: Any) -> None:
         """Have the client prove that it gets what is sent there. Nothing is kept of it."""
@@ -211,7 +231,7 @@ class QuicListener:
             original_destination_cid=first_id,
             retry_token=self._tokens.retry_token(client, first_id, retried_id, now_s),
         )
-        self._send(data, client, local=local)
+        self._socket.send(data, client, local)
 
     def _tell_versions(self, header: QuicHeader, client: Any, local: Any) -> None:
         if not header.version or not self._may_answer():  # 0: it tells us versions itself
@@ -221,7 +241,7 @@ class QuicListener:
             destination_cid=header.source_cid,
             supported_versions=[int(version) for version in VERSIONS],
         )
-        self._send(data, client, local=local)
+        self._socket.send(data, client, local)
 
     def _reset(self, connection_id: bytes, size: int, client: Any, local: Any) -> None:
         """Say that there is no such connection, by something shorter than what asked for it."""
@@ -231,7 +251,7 @@ class QuicListener:
             return
         noise = bytearray(os.urandom(length - len(token)))
         noise[0] = noise[0] & 0x3F | 0x40
-        self._send(bytes(noise) + token, client, local=local)
+        self._socket.send(bytes(noise) + token, client, local)
 
     def _may_answer(self) -> bool:
         now_s = self._front.now()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from yarl import URL
 
 from edgeproxy.pages import Pages
 from edgeproxy.testing import running
@@ -90,3 +95,33 @@ async def test_a_browser_loads_all_of_a_page_with_hits_and_misses(tmp_path: Path
         verdicts = {entry["cache"] for entry in proxy.log}
         assert {"hit", "miss"} <= verdicts
         assert proxy.server.edge.accelerator.remembered > 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+async def test_a_browser_loads_all_of_a_page_over_http_3(tmp_path: Path) -> None:
+    """It is told to begin with it: what it learns from Alt-Svc needs a second visit, and a
+    certificate of an authority that the world knows."""
+    assert CHROMIUM is not None
+    pair = Authority.in_folder(tmp_path, "authority").sign(tmp_path, "server", "localhost")
+    key = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).public_key()
+    packed = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pin = base64.b64encode(hashlib.sha256(packed).digest()).decode()
+    text = POLICY.replace("FOLDER", str(tmp_path)).replace("}]}", "}], protocols: [h3, http/1.1]}")
+    async with (
+        Pages(site(tmp_path / "site")) as pages,
+        running(text, origins={"site": pages.url}, tls=True) as proxy,
+    ):
+        proxy.server.app.names_clients = True
+        place = f"localhost:{URL(proxy.server.urls[1]).port}"
+        browser = await asyncio.create_subprocess_exec(
+            CHROMIUM, *(one for one in QUIET if one != "--disable-quic"), "--enable-quic",
+            f"--origin-to-force-quic-on={place}", f"--ignore-certificate-errors-spki-list={pin}",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--host-resolver-rules=MAP localhost 127.0.0.1",
+            "--virtual-time-budget=10000", "--dump-dom", f"https://{place}/",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        page, _ = await browser.communicate()
+        assert b"h3: 33 scripts, 33 images, 33 sheets" in page
+        assert {entry["protocol"] for entry in proxy.log} == {"HTTP/3.0"}
+        assert len(proxy.log) >= COUNT + 1
