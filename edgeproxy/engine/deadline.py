@@ -13,6 +13,7 @@ class Deadline:
         self._then = then
         self._at_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._fires_at_s = 0.0  # uvloop's own does not tell if that is at once
 
     @property
     def is_set(self) -> bool:
@@ -21,9 +22,9 @@ class Deadline:
     def set(self, within_s: float) -> None:
         loop = asyncio.get_running_loop()
         self._at_s = loop.time() + within_s
-        if self._timer is None or self._timer.when() > self._at_s:
+        if self._timer is None or self._fires_at_s > self._at_s:
             self.cancel()
-            self._timer = loop.call_at(self._at_s, self._look)
+            self._start(self._at_s)
 
     def clear(self) -> None:
         """It has happened, or is not awaited any more. The timer is left to find out."""
@@ -41,7 +42,11 @@ class Deadline:
             return
         loop = asyncio.get_running_loop()
         if self._at_s > loop.time():
-            self._timer = loop.call_at(self._at_s, self._look)
+            self._start(self._at_s)
         else:
             self._at_s = None
             self._then()
+
+    def _start(self, at_s: float) -> None:
+        self._fires_at_s = at_s
+        self._timer = asyncio.get_running_loop().call_at(at_s, self._look)

@@ -17,6 +17,9 @@ log = logging.getLogger("edgeproxy.front")
 
 MAX_MOVES = 64  # of a client to another port, as its router makes it; more is no router
 
+HELD_UP_S = 0.025
+"""Until what was due and could not be sent is tried again, as to an address that is not proven."""
+
 type Send = Callable[[bytes, Any], None]
 """Sends a datagram to an address."""
 
@@ -70,7 +73,7 @@ class Quic:
         self._will_flush = False
         self.address: Any = None  # of the client
         self._moves = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Deadline(self._look)
         self._handshake = Deadline(self._is_late)
         self._handshake.set(handshake_s)
         self._ping = Deadline(self._keep_alive)
@@ -160,30 +163,21 @@ class Quic:
             self.send(data, address)
 
     def _wait(self) -> None:
-        """Look again when the library wants it. A timer that fires early is set once more."""
+        """Look again when the library wants it."""
         at_s = self.bounded.get_timer()
         if at_s is None:
-            return
-        if self._timer is not None:
-            if self._timer.when() <= at_s:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(at_s, self._look)
+            self._timer.clear()
+        else:
+            left_s = at_s - self._loop.time()
+            self._timer.set(left_s if left_s > 0 else HELD_UP_S)
 
     def _look(self) -> None:
-        self._timer = None
-        if self.has_ended:
-            return
-        at_s = self.bounded.get_timer()
-        if at_s is not None and at_s <= self._loop.time():
-            try:
-                self.bounded.handle_timer(self._loop.time())
-                self._dispatch()
-            except Exception as error:
-                self._break(error)
-            self._flush()
-        else:
-            self._wait()
+        try:
+            self.bounded.handle_timer(self._loop.time())
+            self._dispatch()
+        except Exception as error:
+            self._break(error)
+        self._flush()
 
     def expect_answers(self, *, are_due: bool) -> None:
         """Ask from time to time whether a client that waits for us is still there."""
@@ -223,10 +217,8 @@ class Quic:
         if self.has_ended:
             return
         self.has_ended = True
-        for deadline in (self._handshake, self._ping):
+        for deadline in (self._handshake, self._ping, self._timer):
             deadline.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
         self._forget(self)
         self.rider.gone()
         self.bounded.let_go()
