@@ -123,6 +123,11 @@ class Client:
             pass
         return answer
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server takes no more requests."""
+        return bool(self.goaways)
+
     def may_ask_again(self, number: int) -> bool:
         """Whether the server has said that it did nothing for this request."""
         return number > self.last_stream or self.answers[number].reset == 7  # REFUSED_STREAM

@@ -125,6 +125,16 @@ class Client(asyncio.DatagramProtocol):
             at = length[1] + length[0]
         return found
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server takes no more requests."""
+        return self.closed is not None or bool(self.goaways)
+
+    def may_ask_again(self, number: int) -> bool:
+        """Whether the server has said that it did nothing for this request."""
+        is_refused = any(number >= first for first in self.goaways)
+        return is_refused or self.answers[number].reset == Code.REQUEST_REJECTED
+
     def inject(self, *frames: bytes) -> None:
         """Send a packet of these frames of QUIC, whatever they are."""
         quic = self.quic

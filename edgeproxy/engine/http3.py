@@ -134,6 +134,8 @@ class Http3:
 
     def _begin(self, stream_id: int) -> RequestFrames | None:
         """What takes a request apart; None if there is to be none."""
+        if self._quic.bounded.is_dropped(stream_id):  # it was cancelled before it came
+            return None
         if self._is_leaving and stream_id >= self._next_number:
             self._stop(stream_id, Code.REQUEST_REJECTED)
             self._unwanted.add(stream_id)
@@ -252,6 +254,8 @@ class Http3:
         self._forget(stream_id)
         self._stop(stream_id, Code.REQUEST_CANCELLED)
         self._quic.bounded.settle(stream_id)
+        if self._quic.bounded.has_come(stream_id):
+            self._unwanted.discard(stream_id)
 
     def _stop(self, stream_id: int, code: int) -> None:
         """Neither send nor take anything more of a request."""

@@ -133,8 +133,8 @@ class Quic:
 
     def _break(self, error: Exception | None) -> None:
         """What the client does is no QUIC. If the library knows why, it tells the client."""
-        reason = self.bounded.fault or repr(error)
-        log.debug("QUIC with %s failed: %s", self.address, reason)
+        if error is not None:
+            log.warning("QUIC with %s failed: %r", self.address, error)
         self.rider.failed(-1, 400, "QUIC is spoken wrongly")
 
     # ------------------------------------------------------ to the client

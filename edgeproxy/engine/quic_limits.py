@@ -458,6 +458,16 @@ class BoundedQuic(QuicConnection):
             self.reset_stream(stream_id, code)
         stream.sender._buffer.clear()
 
+    def is_dropped(self, stream_id: int) -> bool:
+        """Whether nothing more will be sent on a stream that is there."""
+        stream = self._streams.get(stream_id)
+        return stream is not None and stream.sender._reset_error_code is not None
+
+    def has_come(self, stream_id: int) -> bool:
+        """Whether nothing more will come on a stream."""
+        stream = self._streams.get(stream_id)
+        return stream is None or stream.receiver.is_finished
+
     def want_no_more(self, stream_id: int, code: int) -> None:
         """Ask the client to send nothing more on a stream."""
         stream = self._streams.get(stream_id)

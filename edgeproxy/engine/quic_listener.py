@@ -37,7 +37,13 @@ from edgeproxy.policy.certificates import ServerNames
 log = logging.getLogger("edgeproxy.front")
 
 DATAGRAMS_PER_TURN = 32  # of the event loop, so that a flood of them delays nobody for long
+LAST_DATAGRAMS = 1024  # that have come already when the listener closes
 UNPROVEN = 32  # handshakes at once of clients whose address is not proven
+INSISTS_S = 2.0
+"""A packet of a connection that is not here may have gone astray while processes come and go, and a
+reset would end the one it was for. Who still sends after this time is told."""
+
+MAX_ASTRAY = 1024  # connections of which it is known since when
 ANSWERS_PER_S = 100  # to who has no connection: resets, and what versions there are
 MIN_IDLE_S = 30.0  # without a packet, after which a client is gone
 
@@ -65,6 +71,7 @@ class QuicListener:
         self._by_id: dict[bytes, Quic] = {}
         self._ids: dict[Quic, set[bytes]] = {}
         self._unproven: set[Quic] = set()
+        self._astray: dict[bytes, float] = {}
         self._answers_left = float(ANSWERS_PER_S)
         self._answered_at_s = 0.0
         self._is_closing = False
@@ -96,8 +103,9 @@ class QuicListener:
                 self._set_apart(quic)
             except OSError as error:  # there are too many: they share what there is
                 log.debug("a connection gets no socket of its own: %s", error)
-        while self._read_one(self._socket):
-            pass
+        for _ in range(LAST_DATAGRAMS):
+            if not self._read_one(self._socket):
+                break
         self._close_if_done()
 
     def _set_apart(self, quic: Quic) -> None:
@@ -247,11 +255,21 @@ class QuicListener:
         """Say that there is no such connection, by something shorter than what asked for it."""
         token = self._tokens.reset_token(connection_id)
         length = min(size - 1, _RESET_BYTES)
-        if len(connection_id) < ID_BYTES or length < 5 + len(token) or not self._may_answer():
+        if len(connection_id) < ID_BYTES or length < 5 + len(token):
+            return
+        if not self._insists(connection_id) or not self._may_answer():
             return
         noise = bytearray(os.urandom(length - len(token)))
         noise[0] = noise[0] & 0x3F | 0x40
         self._socket.send(bytes(noise) + token, client, local)
+
+    def _insists(self, connection_id: bytes) -> bool:
+        """Whether somebody has been sending to a connection for long that is not here."""
+        now_s = self._front.now()
+        since_s = self._astray.setdefault(connection_id, now_s)
+        if len(self._astray) > MAX_ASTRAY:
+            del self._astray[next(iter(self._astray))]
+        return now_s - since_s >= INSISTS_S
 
     def _may_answer(self) -> bool:
         now_s = self._front.now()

@@ -193,7 +193,7 @@ METRICS = (
     ),
     Metric(
         "edgeproxy_connections_open", "gauge", (),
-        "Connections of clients that are open now, and streams of HTTP/2.",
+        "Connections of clients that are open now, and streams of HTTP/2 and HTTP/3.",
         _one(lambda snapshot: snapshot["connections_open"]),
     ),
     Metric(

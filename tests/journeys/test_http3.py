@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from signal import SIGTERM
 
 import pytest
 from cryptography import x509
@@ -19,6 +21,7 @@ from tests import http2_client
 from tests.certificates import Authority
 from tests.http2_client import GET, POST, get, tls_port
 from tests.http3_client import Client, connected, unconnected
+from tests.journeys.conftest import Child
 from tests.threats.raw import Act, Link, Origin, answering
 
 POLICY = """\
@@ -344,3 +347,40 @@ async def test_another_process_takes_the_place_and_no_request_is_lost(tmp_path: 
             assert await client.end() == [Code.NO_ERROR]
         await stopping
         await next_one.stop()
+
+
+async def _visit(port: int, told: list[str], wanted: int) -> None:
+    """Ask, on one connection for as long as it lasts."""
+    while len(told) < wanted:
+        async with connected(port) as client:
+            while not client.is_leaving and len(told) < wanted:
+                numbers = [client.begin(get(b"/hello")) for _ in range(3)]
+                await client.flush()
+                for number in numbers:
+                    answer = await client.answer(number)
+                    if (answer.status, answer.ended) == (200, True):
+                        told.append("")
+                    elif not client.may_ask_again(number):
+                        told.append(f"{answer} of {number}, {client.goaways} {client.closed}")
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_processes_serve_it_and_take_each_others_place(
+    workers: str, tmp_path: Path, edgeproxy_run: Callable[..., Awaitable[Child]]
+) -> None:
+    Authority.in_folder(tmp_path, "authority").sign(tmp_path, "server", "a.example")
+    file = tmp_path / "policy.yaml"
+    file.write_text(policy(tmp_path))
+    how = (file, "--listen-tls", "127.0.0.1:0", "--workers", workers, "--replace", tmp_path / "at")
+    child = await edgeproxy_run(*how)
+    [found] = re.findall("https://127.0.0.1:([0-9]+)/", child.out[0])
+    told = list[str]()
+    visitors = [asyncio.ensure_future(_visit(int(found), told, 600)) for _ in range(4)]
+    await _visit(int(found), told, 200)
+    following = await edgeproxy_run(*how)
+    async with asyncio.timeout(30):
+        assert await child.process.wait() == 0
+    await asyncio.gather(*visitors)
+    assert not [one for one in told if one]
+    assert await following.end(SIGTERM) == 0

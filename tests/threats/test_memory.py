@@ -10,10 +10,12 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from tests import http3_client
 from tests.certificates import Authority
 from tests.http2_client import connected, get
 from tests.threats.raw import OK, Act, Link, Origin, answering, ask
@@ -37,7 +39,9 @@ origins:
     total_timeout: 1500ms
 cache: {memory: {max_size: 4MiB}, max_object_size: 1MiB}
 limits: {send_timeout: 800ms}
-tls: {certificates: [{certificate: FOLDER/server.pem, key: FOLDER/server.key}]}
+tls:
+  certificates: [{certificate: FOLDER/server.pem, key: FOLDER/server.key}]
+  protocols: [h3, h2, http/1.1]
 routes:
   - {name: plain, match: {path: /plain}, origin: site, cache: false}
   - {name: links, match: {path: /links/**}, origin: site, filters: [{rewrite_links: {}}]}
@@ -245,6 +249,18 @@ async def test_upload_to_an_origin_that_does_not_read_is_held_back(tmp_path: Pat
         assert proxy.peak() - before < 32 * MIB
 
 
+async def _streams_of_http_3(port: int, window: int) -> None:
+    """The same client of HTTP/3: it does not even confirm that anything has come."""
+    async with http3_client.connected(port, window=window, max_data=window) as client:
+        for _ in range(COUNT):
+            client.begin(get(b"/plain"))
+        await client.flush()
+        client.is_deaf = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.2):
+                await asyncio.Event().wait()
+
+
 async def _streams(port: int, window: int) -> None:
     """A client of HTTP/2 that opens its windows so far, asks COUNT times, and takes nothing."""
     async with connected(port, window=window) as client:
@@ -259,8 +275,8 @@ async def _streams(port: int, window: int) -> None:
 
 
 async def test_streams_that_nobody_reads_bind_no_more_than_connections(tmp_path: Path) -> None:
-    """Answers without an end: by HTTP/1.1, then on one connection of HTTP/2, its windows shut or
-    wide open; 16 MiB more at the most."""
+    """Answers without an end: by HTTP/1.1, then on one connection of HTTP/2 or HTTP/3, its windows
+    shut or wide open; 16 MiB more at the most."""
     async with Origin() as origin, child(origin, tmp_path) as proxy:
         for _ in range(20):
             await ask(proxy.port, "/plain")
@@ -269,7 +285,7 @@ async def test_streams_that_nobody_reads_bind_no_more_than_connections(tmp_path:
         before = proxy.rest()
         await asyncio.gather(*(_not_reading(proxy.port, "/plain") for _ in range(COUNT)))
         of_connections = proxy.peak() - before
-        for window in (0, 1 << 30):
+        for streams, window in product((_streams, _streams_of_http_3), (0, 1 << 30)):
             before = proxy.rest()
-            await _streams(proxy.tls_port, window)
+            await streams(proxy.tls_port, window)
             assert proxy.peak() - before < of_connections + 16 * MIB

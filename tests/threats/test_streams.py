@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edgeproxy.engine import frames, http3_frames
 from edgeproxy.engine.http2 import MAX_STREAMS
 from edgeproxy.testing import Proxy, running
-from tests import http2_client, http3_client
+from tests import http2_client
 from tests.certificates import Authority
 from tests.http2_client import GET, POST, get
+from tests.threats.conftest import Version
 from tests.threats.raw import Link, Origin, send
 
 POLICY = """\
@@ -37,25 +35,8 @@ routes:
 Fields = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """How to speak one of the two; `malformed` is what a stream ends with whose request is none."""
-
-    connected: Callable[..., AbstractAsyncContextManager[Any]]
-    malformed: int
-
-
-VERSIONS = {
-    "h2": Version(http2_client.connected, frames.Code.PROTOCOL_ERROR),
-    "h3": Version(http3_client.connected, http3_frames.Code.MESSAGE_ERROR),
-}
 SLOW = "{head_timeout: 300ms, idle_timeout: 900ms, body_timeout: 300ms, send_timeout: 300ms, "
 SLOW += "body_rate: 100KB}"
-
-
-@pytest.fixture(params=VERSIONS)
-def version(request: pytest.FixtureRequest) -> Version:
-    return VERSIONS[request.param]
 
 
 @asynccontextmanager

@@ -1,12 +1,14 @@
-"""Row 3: odd pieces everywhere in requests of HTTP/2; an origin sees what was sent, or nothing."""
+"""Row 3: odd pieces everywhere in requests of HTTP/2 and HTTP/3; an origin sees them, or none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from tests.http2_client import Answer, Client, Fields, connected
+from tests.http2_client import Answer, Fields
+from tests.threats.conftest import Version
 from tests.threats.raw import Asked, Origin
 from tests.threats.test_streams import served
 
@@ -73,9 +75,10 @@ def corpus() -> Iterator[Request]:
         yield request(), body, [(b"content-length", b"99"), (b"host", b"evil")]
 
 
-async def _ask(client: Client, asked: Request) -> Answer:
+async def _ask(client: Any, asked: Request) -> Answer:
     fields, parts, trailers = asked
-    return await client.ask(fields, *parts, trailers=trailers)
+    answer: Answer = await client.ask(fields, *parts, trailers=trailers)
+    return answer
 
 
 def _is_what_was_sent(seen: Asked, asked: Request) -> bool:
@@ -91,14 +94,14 @@ def _is_what_was_sent(seen: Asked, asked: Request) -> bool:
     )
 
 
-async def test_an_origin_sees_what_was_sent_or_nothing(tmp_path: Path) -> None:
+async def test_an_origin_sees_what_was_sent_or_nothing(tmp_path: Path, version: Version) -> None:
     requests = list(corpus())
     assert len(requests) > 400
     passed = 0
     async with Origin() as origin, served(tmp_path, origin) as proxy:
         while requests:
-            async with connected(proxy) as client:
-                while requests and not client.goaways:
+            async with version.connected(proxy) as client:
+                while requests and not client.is_leaving:
                     asked = requests.pop()
                     origin.forget()
                     answer = await _ask(client, asked)
@@ -108,6 +111,6 @@ async def test_an_origin_sees_what_was_sent_or_nothing(tmp_path: Path) -> None:
                         assert len(seen) == 1, (asked, seen)
                         assert _is_what_was_sent(seen[0], asked), (asked, seen)
                     else:
-                        assert answer.reset or client.goaways or answer.status in REFUSALS, asked
+                        assert answer.reset or client.is_leaving or answer.status in REFUSALS, asked
                         assert b"\r\n\r\n" not in origin.received, (asked, origin.received)
     assert 50 < passed < 200
