@@ -13,7 +13,7 @@ from aiohttp import web
 
 from edgeproxy.addresses import parse_address
 from edgeproxy.admin.dashboard import PUBLIC, Dashboard
-from edgeproxy.admin.messages import Handler, Refusal, told_in_json
+from edgeproxy.admin.messages import Handler, Refusal, heed_expectation, told_in_json
 from edgeproxy.admin.routes import MAX_POLICY_BYTES, Ask, handlers
 from edgeproxy.admin.runner import Runner
 from edgeproxy.admin.sessions import COOKIE, Sessions
@@ -42,7 +42,10 @@ class AdminListener:
         """Listen. OSError if that cannot be."""
         middlewares = [told_in_json, self._guarded]
         application = web.Application(middlewares=middlewares, client_max_size=MAX_POLICY_BYTES)
-        application.add_routes([*handlers(self._ask), *self._dashboard.routes()])
+        routes = [*handlers(self._ask), *self._dashboard.routes()]
+        for route in routes:
+            route.kwargs["expect_handler"] = heed_expectation
+        application.add_routes(routes)
         self._runner = Runner(application, access_log=None, shutdown_timeout=2)
         await self._runner.setup()
         try:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_origin
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from pydantic import ValidationError
 
 from edgeproxy.admin.asked import Asked
@@ -70,6 +70,18 @@ async def told_in_json(request: web.Request, handler: Handler) -> web.StreamResp
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
+
+
+async def heed_expectation(request: web.Request) -> None:
+    """Let a client send its body that waits for leave to. Another expectation is passed over, as it
+    may be (RFC 9110, section 10.1.1).
+
+    aiohttp would refuse it, with a page of its own, to anybody: before the token is looked at.
+    """
+    is_body_held = request.headers["Expect"].lower() == "100-continue"
+    if is_body_held and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # what counts as sent is the answer alone
 
 
 async def read[A: Asked](request: web.Request, model: type[A], max_bytes: int) -> A:

@@ -249,6 +249,26 @@ async def test_answers_are_not_to_be_kept(proxy: Proxy, session: aiohttp.ClientS
         assert headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize("path", ["/explain?url=http://a.org/", "/panels"])
+async def test_an_expectation_is_neither_heeded_nor_answered_before_the_token(
+    proxy: Proxy, session: aiohttp.ClientSession, path: str
+) -> None:
+    url, headers = admin(proxy) + path, {"Expect": "a miracle"}
+    async with session.get(url, headers={**OPEN, **headers}) as answer:
+        assert answer.status == 200
+    async with session.get(url, headers=headers) as refused:
+        assert (refused.status, (await refused.json())["error"]["code"]) == (401, "token")
+
+
+async def test_a_body_that_waits_for_leave_to_be_sent_gets_it(
+    proxy: Proxy, session: aiohttp.ClientSession
+) -> None:
+    async with session.post(
+        admin(proxy) + "/purge", json={"urls": ["/a"]}, headers=OPEN, expect100=True
+    ) as answer:
+        assert answer.status == 200
+
+
 @pytest.mark.parametrize(
     "body",
     [
