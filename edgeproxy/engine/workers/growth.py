@@ -64,11 +64,17 @@ class Growth:
         """Look after all of them, until this is cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            limits = self._limits()
-            for child in self._crew.ready() if limits.process_memory else ():
-                held = memory.resident_bytes(child.process.pid)
-                if held > limits.process_memory:
-                    await self._outgrown(child, held, limits)
+            try:
+                await self._look()
+            except Exception:  # whatever it was, a leak goes on
+                log.exception("looking after the memory of workers failed")
+
+    async def _look(self) -> None:
+        limits = self._limits()
+        for child in self._crew.ready() if limits.process_memory else ():
+            held = memory.resident_bytes(child.process.pid)
+            if held > limits.process_memory:
+                await self._outgrown(child, held, limits)
 
     async def _outgrown(self, child: Child, held: int, limits: Limits) -> None:
         term, says = self._terms[child.number], f"{child} holds {as_size(held)}, and "
