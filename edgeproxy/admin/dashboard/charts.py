@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from edgeproxy.admin.dashboard.words import span_of
 
 WIDTH, HEIGHT = 600, 120  # of what is drawn, in units of its own: it is stretched to the page
-ABOVE_PX, HEIGHT_PX, BELOW_PX = 16, 128, 20
+ABOVE_PX, HEIGHT_PX, BELOW_PX = 8, 128, 20
 _STEPS = (1, 2, 2.5, 5, 10)
 _TICKS_S = (10, 30, 60, 120, 180, 300)
 MAX_TICKS = 5
@@ -34,11 +34,9 @@ def nice_top(value: float) -> float:
     return next(step * power for step in _STEPS if step * power >= value * 0.999)
 
 
-def chart(
-    curves: Sequence[Curve], says: str, told: Callable[[float], str], span_s: float
-) -> Markup:
-    """`curves` of the last `span_s`, over one another, on axes: upwards in the words of `told`, to
-    the right in minutes until now. `says` is what it shows, for who does not see it."""
+def chart(curves: Sequence[Curve], says: str, span_s: float) -> Markup:
+    """`curves` of the last `span_s`, over one another, above marks that say how long ago it was;
+    beside it belong `levels`. `says` is what it shows, for who does not see it."""
     top = top_of(curves)
     parts = [
         f'<svg class="chart" height="{ABOVE_PX + HEIGHT_PX + BELOW_PX}" role="img" '
@@ -49,11 +47,14 @@ def chart(
     ]
     for curve in curves:
         parts += _drawn(curve, top)
-    parts.append("</svg>")
-    for share in (0.5, 1):
-        parts.append(f'<text x="0" y="{_level_px(share) - 4:g}">{escape(told(top * share))}</text>')
-    parts.append("</svg>")
+    parts.append("</svg></svg>")
     return Markup("".join(parts))
+
+
+def levels(curves: Sequence[Curve], told: Callable[[float], str]) -> list[str]:
+    """What the lines across their chart stand for, from the top."""
+    top = top_of(curves)
+    return [told(top), told(top / 2), told(0.0)]
 
 
 def top_of(curves: Sequence[Curve]) -> float:
@@ -65,7 +66,6 @@ def _grid(span_s: float) -> Iterator[str]:
         y = _level_px(share)
         yield f'<line class="grid" x1="0" x2="100%" y1="{y:g}" y2="{y:g}"/>'
     bottom = ABOVE_PX + HEIGHT_PX
-    yield f'<text x="0" y="{bottom + BELOW_PX - 4}">0</text>'
     yield f'<text class="now" x="100%" y="{bottom + BELOW_PX - 4}">now</text>'
     for ago_s in ticks_s(span_s):
         x = f"{100 - 100 * ago_s / span_s:.2f}%"

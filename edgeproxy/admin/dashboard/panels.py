@@ -9,7 +9,7 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 from edgeproxy.admin.asked import Nothing
-from edgeproxy.admin.dashboard.charts import Curve, chart
+from edgeproxy.admin.dashboard.charts import Curve, chart, levels
 from edgeproxy.admin.dashboard.history import EVERY_S, History, Sample, Span
 from edgeproxy.admin.dashboard.notices import notices
 from edgeproxy.admin.dashboard.ratios import checked
@@ -111,7 +111,8 @@ def _drawn(
     return {
         "title": title,
         "ago": ago,
-        "svg": chart(curves, f"{title} over the last {ago}; now: {words}", told, span_s)
+        "levels": levels(curves, told),
+        "svg": chart(curves, f"{title} over the last {ago}; now: {words}", span_s)
         if span_s >= EVERY_S
         else None,
         "legend": [

@@ -46,7 +46,7 @@ def duration(seconds: float | None) -> str:
     if seconds >= 1:
         return f"{seconds:.1f} s"
     ms = seconds * 1000
-    return f"{ms:.0f} ms" if ms >= 10 else f"{ms:.1f} ms"
+    return f"{ms:.0f} ms" if ms >= 10 or not ms else f"{ms:.1f} ms"
 
 
 def span_of(seconds: float) -> str:

@@ -77,8 +77,9 @@ def _country(code: str, count: int, share: float, *, is_first: bool) -> str:
     return (
         f'<g id="country-{code}" class="shade-{shade}" tabindex="{0 if is_first else -1}" '
         f'role="img" aria-labelledby="told-{code}">{square}{_label(code)}'
-        f'<text id="told-{code}" class="told" x="0" y="{_HEIGHT * _STEP - 6}">'
-        f'<tspan data-region="{code}">{code}</tspan>: {told}</text></g>'
+        f'<text id="told-{code}" class="told" y="{(_HEIGHT - 1) * _STEP - 6}">'
+        f'<tspan data-region="{code}">{code}</tspan> '
+        f'<tspan x="0" dy="{_STEP}">{told}</tspan></text></g>'
     )
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.admin.dashboard import words, world
-from edgeproxy.admin.dashboard.charts import MAX_TICKS, Curve, chart, nice_top, ticks_s
+from edgeproxy.admin.dashboard.charts import MAX_TICKS, Curve, chart, levels, nice_top, ticks_s
 from edgeproxy.admin.dashboard.history import History, Sample, Span
 from edgeproxy.admin.dashboard.notices import notices
 from edgeproxy.admin.dashboard.ratios import checked, chi_squared_tail
@@ -85,17 +85,18 @@ def test_a_scale_has_room_and_not_too_much(value: float) -> None:
 
 def test_a_curve_is_svg_with_words_and_gaps() -> None:
     curve = Curve("hits", [0.0, 5.0, None, 10.0, 10.0], is_filled=True)
-    drawn = ET.fromstring(chart([curve], 'said <"&', words.rate, 60.0))
+    drawn = ET.fromstring(chart([curve], 'said <"&', 60.0))
     assert drawn.attrib["aria-label"] == 'said <"&'
     assert "style" not in drawn.attrib
     assert len([*drawn.iter("polyline")]) == 2
 
 
 def test_a_chart_has_axes_with_units() -> None:
-    drawn = ET.fromstring(chart([Curve("most", [0.1, 0.24])], "latency", words.duration, 900.0))
+    curves = [Curve("most", [0.1, 0.24])]
+    assert levels(curves, words.duration) == ["250 ms", "125 ms", "0 ms"]
+    drawn = ET.fromstring(chart(curves, "latency", 900.0))
     told = [one.text for one in drawn.iter("text")]
-    below = ["0", "now", "3 min ago", "6 min ago", "9 min ago", "12 min ago"]
-    assert told == [*below, "125 ms", "250 ms"]
+    assert told == ["now", "3 min ago", "6 min ago", "9 min ago", "12 min ago"]
 
 
 @given(st.floats(1, 900))
@@ -145,7 +146,7 @@ def test_countries_are_shaded_by_share_and_say_what_they_are() -> None:
     }  # fmt: skip
     assert [one.attrib["tabindex"] for one in countries].count("0") == 1
     told = {"".join(one.itertext()) for one in drawn.iter("text") if one.get("class") == "told"}
-    assert "FR: 19 requests, 0.9 %" in told
+    assert "FR 19 requests, 0.9 %" in told
     assert world.elsewhere(counts) == 4  # an island without a square, and nobody knows
 
 
@@ -341,6 +342,19 @@ async def test_without_an_access_log_it_says_what_is_missing(
         await server.stop()
     assert "come from the access log, which is off" in page
     assert ">site<" in page.partition('id="p-routes"')[2].partition("</section>")[0]
+
+
+async def test_a_client_without_cookies_makes_the_shares_other_than_weighted(
+    visitor: aiohttp.ClientSession, proxy: Proxy
+) -> None:
+    """A monitor, for example: it is assigned to the same variant with each request."""
+    await sign_in(visitor)
+    for seen, verdict in ((1, "Too few assignments"), (150, "Not as weighted")):
+        for _ in range(seen):
+            await proxy.get("/")
+        panels = await (await visitor.get("/panels")).text()
+        told = panels.partition('id="p-experiments"')[2].partition("</section>")[0]
+        assert verdict in told
 
 
 HOSTILE = '"><script>alert(1)</script>{{7*7}}'
