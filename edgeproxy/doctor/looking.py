@@ -184,24 +184,31 @@ def _ports(listen: Sequence[ListenAddress], policy: Policy | None) -> Iterator[P
     for one in listen:
         use = "HTTPS" if one.tls else "HTTP"
         yield _socket(Path(one.path), use) if one.path else _port(one.host, one.port, use)
+        if one.tls and not one.path and not one.is_proxied and _has_http3(policy):
+            yield _port(one.host, one.port, "HTTP/3", socket.SOCK_DGRAM)
     admin = policy.core.admin if policy is not None else None
     if admin is not None:
         path = admin.socket
         yield _socket(path, "admin") if path else _port(*admin.host_and_port, "admin")
 
 
-def _port(host: str, port: int, use: str) -> Port:
+def _has_http3(policy: Policy | None) -> bool:
+    tls = policy.core.tls if policy is not None else None
+    return tls is not None and "h3" in tls.protocols
+
+
+def _port(host: str, port: int, use: str, kind: int = socket.SOCK_STREAM) -> Port:
     """Whether it can be had: it is opened as `run` opens it, and closed again."""
     seen = Port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", use)
     try:
-        found = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
-        with socket.socket(family, socket.SOCK_STREAM) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket(family, kind) as sock:
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
-            sock.listen(1)
+            if kind == socket.SOCK_STREAM:
+                sock.listen(1)
     except PermissionError:
         return replace(seen, is_denied=True)
     except OSError as error:

@@ -44,8 +44,10 @@ def _judged(port: Port) -> Judged:
 
 
 def _option(port: Port) -> str:
-    where = {"HTTP": "--listen", "HTTPS": "--listen-tls"}.get(port.use, "admin.listen")
-    return f" with {where}"
+    return f" with {_OPTIONS.get(port.use, 'admin.listen')}"
+
+
+_OPTIONS = {"HTTP": "--listen", "HTTPS": "--listen-tls", "HTTP/3": "--listen-tls"}
 
 
 @check("certificate", "browsers turn away from a site whose certificate has ended")

@@ -16,7 +16,7 @@ class Port:
     """An address to listen on. `trouble` is what the system said, `taken` that it is in use."""
 
     address: str
-    use: str  # HTTP, HTTPS or admin
+    use: str  # HTTP, HTTPS, HTTP/3 or admin
     trouble: str = ""
     is_taken: bool = False
     is_denied: bool = False

@@ -318,9 +318,12 @@ class Front:
 
 def _no_port_for_http3(sock: socket.socket, error: OSError) -> BadAddress:
     host, port = sock.getsockname()[:2]
+    remedy = "stop what uses it"
+    if isinstance(error, PermissionError):
+        remedy = "allow it (CAP_NET_BIND_SERVICE)"
     return BadAddress(
         f"cannot listen for HTTP/3 on UDP port {port} of {host}: {error.strerror or error}; "
-        "stop what uses it, or take h3 out of tls.protocols"
+        f"{remedy}, or take h3 out of tls.protocols"
     )
 
 

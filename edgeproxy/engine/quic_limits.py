@@ -16,6 +16,7 @@ from typing import Any, cast
 import aioquic
 from aioquic import tls
 from aioquic._buffer import Buffer
+from aioquic.buffer import encode_uint_var
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
@@ -50,9 +51,9 @@ congestion window has grown to, but never more than the second."""
 
 MAX_HELLO_BYTES = 64 * 1024  # of the handshake
 MAX_GAPS = 128  # in what has come of a stream, or of its packets; more is no loss of packets
-MAX_ACK_RANGES = 256  # in what a client tells of ours
+MAX_ACK_RANGES = 32  # in what a client tells of ours; of more, the newest count
 MAX_ACKS = 4  # frames of them in a datagram; one is usual
-MAX_UNCONFIRMED = 4096  # packets of ours that the client says nothing of
+MAX_UNCONFIRMED = 2048  # packets of ours that the client says nothing of
 ASK_AFTER = 512  # of them, whether it is there
 MAX_PEER_IDS = 256  # ever, of a client's connection ids
 MAX_PATHS = 2  # addresses of a client that are in use: the last, and the one before
@@ -291,13 +292,11 @@ class BoundedQuic(QuicConnection):
             raise _fault(QuicErrorCode.CONNECTION_ID_LIMIT_ERROR, frame_type)
 
     def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
-        start = buf.tell()
-        largest, _, ranges = (buf.pull_uint_var() for _ in range(3))
-        buf.seek(start)
         self._acks += 1
-        if largest >= self._packet_number or ranges > MAX_ACK_RANGES or self._acks > MAX_ACKS:
+        largest, told = _shortened(buf, has_ecn=frame_type == QuicFrameType.ACK_ECN)
+        if largest >= self._packet_number or self._acks > MAX_ACKS:
             raise _fault(QuicErrorCode.PROTOCOL_VIOLATION, frame_type)
-        super()._handle_ack_frame(context, frame_type, buf)
+        super()._handle_ack_frame(context, frame_type, Buffer(data=told))
 
     def _handle_crypto_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
@@ -473,6 +472,24 @@ class BoundedQuic(QuicConnection):
         stream = self._streams.get(stream_id)
         if stream is not None and not stream.receiver.is_finished:
             self.stop_stream(stream_id, code)
+
+
+def _shortened(buf: Buffer, *, has_ecn: bool) -> tuple[int, bytes]:
+    """The largest number in an ACK, and the frame with no more than MAX_ACK_RANGES (section 19.3):
+    the library compares each with all that is not confirmed."""
+    largest, delay, ranges = (buf.pull_uint_var() for _ in range(3))
+    start = buf.tell()
+    kept = min(ranges, MAX_ACK_RANGES)
+    for _ in range(1 + 2 * kept):
+        buf.pull_uint_var()
+    text = buf.data_slice(start, buf.tell())
+    for _ in range(2 * (ranges - kept)):
+        buf.pull_uint_var()
+    start = buf.tell()
+    for _ in range(3 if has_ecn else 0):
+        buf.pull_uint_var()
+    head = b"".join([encode_uint_var(value) for value in (largest, delay, kept)])
+    return largest, head + text + buf.data_slice(start, buf.tell())
 
 
 def _is_over(stream: QuicStream) -> bool:

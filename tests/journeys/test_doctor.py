@@ -102,6 +102,21 @@ async def test_a_taken_port_is_named_with_its_holder(tmp_path: Path) -> None:
         assert f"(process {os.getpid()})" in says
 
 
+async def test_the_port_of_http_3_is_looked_at(tmp_path: Path) -> None:
+    pair = Authority.in_folder(tmp_path, "ca").sign(tmp_path, "site", "www.example.org")
+    policy = tmp_path / "site.yaml"
+    policy.write_text(
+        "version: 1\nroutes: [{name: hi, respond: {body: hi}}]\n"
+        f"tls: {{certificates: [{{certificate: {pair.certificate}, key: {pair.key}}}], "
+        "protocols: [h3, http/1.1]}\n"
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+        _, report = await doctor(policy, "--listen-tls", address)
+    assert [state for state, _ in of(report, "port")] == ["ok", "fault"]
+
+
 async def test_unix_sockets_can_be_made_unless_a_live_one_is_there(tmp_path: Path) -> None:
     path = tmp_path / "http.sock"
     with socket.socket(socket.AF_UNIX) as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from signal import SIGTERM
 import pytest
 from cryptography import x509
 
+from edgeproxy.addresses import BadAddress
 from edgeproxy.engine.http3_frames import Code
 from edgeproxy.engine.listening import ListenAddress
 from edgeproxy.engine.serve import Server
@@ -312,6 +314,24 @@ async def test_the_proxy_says_goodbye_and_ends_what_is_under_way(tmp_path: Path)
         assert (answer.status, answer.body, answer.ended) == (200, b"ok", True)
         assert await busy.end() == [Code.NO_ERROR]
         await stopping
+
+
+async def test_a_port_that_somebody_has_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(tmp_path, text=policy(tmp_path, protocols="h2")) as (proxy, _):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", tls_port(proxy)))
+            await proxy.reload(policy(tmp_path))
+            told = f"cannot listen for HTTP/3 on UDP port {tls_port(proxy)} of 127.0.0.1"
+            assert told in caplog.text
+            assert await _told(proxy) is None
+            file = tmp_path / "policy.yaml"
+            file.write_text(policy(tmp_path))
+            [listener] = proxy.server.edge._front._secure  # type: ignore[union-attr]
+            shared = ListenAddress(tls=True, descriptor=os.dup(listener.fileno()))
+            with pytest.raises(BadAddress, match="take h3 out of"):
+                await Server([file], listen=[shared], write=lambda _: None).start()
 
 
 async def test_another_process_takes_the_place_and_no_request_is_lost(tmp_path: Path) -> None:

@@ -346,6 +346,17 @@ async def test_what_is_no_quic_ends_the_connection(what: str, tmp_path: Path) ->
         assert not proxy.server.app.counts.connections_open or await _nobody_is_left(proxy)
 
 
+async def test_of_many_ranges_that_are_acknowledged_the_newest_count(tmp_path: Path) -> None:
+    async with (
+        Origin() as origin,
+        served(tmp_path, origin) as proxy,
+        connected(proxy) as client,
+    ):
+        for kind, counts in ((QuicFrameType.ACK, ()), (QuicFrameType.ACK_ECN, (1, 2, 3))):
+            client.inject(_numbers(kind, 1, 0, 200, 0, *[0, 0] * 200, *counts), b"\x01")
+            assert (await client.ask(get())).status == 200
+
+
 async def _nobody_is_left(proxy: Proxy) -> bool:
     await until(lambda: not proxy.server.app.counts.connections_open)
     return True

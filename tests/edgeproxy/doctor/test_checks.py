@@ -159,6 +159,7 @@ def test_data_goes_out_of_date(days: int, state: str) -> None:
          "fault", "in use by nginx (process 8)", "another address with --listen"),
         (Port("0.0.0.0:443", "HTTPS", is_taken=True),
          "fault", "in use by another program", "with --listen-tls"),
+        (Port("0.0.0.0:443", "HTTP/3", is_taken=True), "fault", "in use", "with --listen-tls"),
         (Port("127.0.0.1:8079", "admin", is_taken=True), "fault", "in use", "with admin.listen"),
         (Port("0.0.0.0:80", "HTTP", is_taken=True, holder="edgeproxy (process 9)", is_ours=True),
          "ok", "edgeproxy (process 9) serves there now", ""),
