@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeproxy.engine.watching import Asked, Clause, Quote, Reads, WatchedExchange
-from edgeproxy.http import Headers
+from edgeproxy.http import Headers, Text
 
-MAX_CLAUSES = 32
-"""Each is tried for every new visitor. A policy with more has what they read as its questions."""
+MAX_CLAUSES, MAX_QUOTES = 32, 32
+"""Each is tried for every new visitor. Past that, what they read are the questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +81,9 @@ class Questions:
         remains in `reads.quotes` is filled in.
         """
         late = set(reads.written - visitor.written)
-        asked, clauses = reads.asked, dict(self._clauses)
-        for name in [*reads.quotes]:
-            if not self._may_quote(name, reads, late, visitor, head):
-                asked.facts.update(reads.quotes.pop(name).facts)
-        for clause, own in reads.clauses.items():
-            if late.isdisjoint(reads.basis(own.facts)):
-                clauses[clause] = own
-            else:
-                asked.add(own)
-        if not self._takes_clauses or len(clauses) > MAX_CLAUSES:
-            self._takes_clauses = False
-            for own in clauses.values():
-                asked.add(own)
-            clauses = {}
+        self._unquote(reads, late, visitor, head)
+        clauses = self._settled(reads, late)
+        asked = reads.asked
         changed = any(not late.isdisjoint(reads.basis([fact]) - {fact}) for fact in asked.facts)
         if changed or reads.is_alone or reads.edits != visitor.edits:
             return None
@@ -107,18 +96,36 @@ class Questions:
         self.quotes = (*self.quotes, *[q for q in reads.quotes.items() if q not in self.quotes])
         return before != self._all()
 
-    def _may_quote(
-        self, name: str, reads: Reads, late: set[str], visitor: Introduced, head: bytes
-    ) -> bool:
-        """Whether the field stands in `head` once, as the text that its visitor is told."""
-        quote = (name, reads.quotes[name])
-        if not late.isdisjoint(reads.basis(quote[1].facts)):
-            return False
+    def _settled(self, reads: Reads, late: set[str]) -> dict[Clause, Asked]:
+        """The clauses that are questions from now on; what others have read is asked itself."""
+        clauses = dict(self._clauses)
+        for clause, own in reads.clauses.items():
+            if late.isdisjoint(reads.basis(own.facts)):
+                clauses[clause] = own
+            else:
+                reads.asked.add(own)
+        if self._takes_clauses and len(clauses) <= MAX_CLAUSES:
+            return clauses
+        self._takes_clauses = False
+        for own in clauses.values():
+            reads.asked.add(own)
+        return {}
+
+    def _unquote(self, reads: Reads, late: set[str], visitor: Introduced, head: bytes) -> None:
+        """Leave those quotes that may be filled in; the facts of others are questions."""
+        for name, text in [*reads.quotes.items()]:
+            is_settled = late.isdisjoint(reads.basis(text.facts))
+            if not (is_settled and self._stands(name, text, visitor, head)):
+                reads.asked.facts.update(reads.quotes.pop(name).facts)
+
+    def _stands(self, name: str, text: Text, visitor: Introduced, head: bytes) -> bool:
+        """Whether the field is in `head` once, as what its visitor is told, if that is known."""
         start = b"%s: " % name.encode("latin-1")
         lines = [line for line in head.split(b"\r\n") if line.lower().startswith(start)]
-        if quote not in self.quotes:
-            return len(lines) == 1
-        return [line[len(start) :] for line in lines] == [visitor.said[self.quotes.index(quote)]]
+        if (name, text) in self.quotes:
+            said = visitor.said[self.quotes.index((name, text))]
+            return [line[len(start) :] for line in lines] == [said]
+        return len(lines) == 1 and len(self.quotes) < MAX_QUOTES
 
     def places(self, reads: Reads) -> dict[bytes, int]:
         """The fields that are filled in, each with its place in what a visitor is told."""

@@ -490,6 +490,22 @@ async def test_what_hooks_change_on_the_way_counts_as_they_left_it(
     assert [reply.headers["x-is"] for reply in replies[:-1]] == [said for _, said in asked * 5]
 
 
+async def test_a_policy_with_many_clauses_and_fields_is_remembered_too(origin: Pages) -> None:
+    route = """\
+  - {name: r%d, match: {header: {x-n: "%d"}}, cache: all,
+     response_headers: {set: {x-said-%d: "${geo.country} %d"}}}
+"""
+    routes = "".join(route % (number, number, number, number) for number in range(40))
+    policy = WORLD[: WORLD.index("routes:")] + f"routes:\n{routes}  - {{name: rest, cache: all}}\n"
+    async with running(policy, origins={"site": origin.url}) as proxy:
+        for number in (*range(40), 0, 17, 39):
+            reply = await ask_until_remembered(proxy, x_n=str(number))
+            assert reply.headers[f"x-said-{number}"] == f"DE {number}"
+            french = await ask(proxy, x_n=str(number), x_forwarded_for=FRENCH)
+            assert french.headers[f"x-said-{number}"] == f"FR {number}"
+        assert "x-said-1" not in (await ask_until_remembered(proxy, x_n="x")).headers
+
+
 async def test_a_query_is_remembered_with_what_it_forces(proxy: Proxy) -> None:
     for query, hero in (("hero=bold", "bold"), ("hero=plain", None), ("v=7", "bold"), ("", "bold")):
         reply = await ask_until_remembered(proxy, f"/?{query}", cookie="ep_hero=bold")
