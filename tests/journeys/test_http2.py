@@ -36,11 +36,13 @@ def policy(folder: Path, hello: str = "hello") -> str:
 
 
 @asynccontextmanager
-async def served(folder: Path, act: Act | None = None) -> AsyncIterator[tuple[Proxy, Origin]]:
+async def served(
+    folder: Path, act: Act | None = None, more: str = ""
+) -> AsyncIterator[tuple[Proxy, Origin]]:
     Authority.in_folder(folder, "authority").sign(folder, "server", "a.example", "127.0.0.1")
     async with (
         Origin(act) as origin,
-        running(policy(folder), origins={"site": origin.url}, tls=True) as proxy,
+        running(policy(folder) + more, origins={"site": origin.url}, tls=True) as proxy,
     ):
         yield proxy, origin
 
@@ -87,7 +89,10 @@ async def test_many_requests_at_a_time(path: str, tmp_path: Path) -> None:
 
 
 async def test_hits_are_answered_in_the_front_and_remembered(tmp_path: Path) -> None:
-    async with served(tmp_path) as (proxy, origin), connected(proxy) as client:
+    async with (
+        served(tmp_path, more="accelerator: on\n") as (proxy, origin),
+        connected(proxy) as client,
+    ):
         first = await client.ask(get(b"/stored/x"))
         await proxy.server.app.plan.cache.settled()
         again = [await client.ask(get(b"/stored/x")) for _ in range(4)]
@@ -252,7 +257,7 @@ async def test_what_a_client_is_told_of_the_connection(tmp_path: Path) -> None:
 
 async def test_the_log_tells_the_versions_apart_also_of_what_is_given_again(tmp_path: Path) -> None:
     answer = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 6\r\n\r\nstored"
-    async with served(tmp_path, answering(answer)) as (proxy, _):
+    async with served(tmp_path, answering(answer), "accelerator: on\n") as (proxy, _):
         app = proxy.server.app
         app.names_clients = True
         async with connected(proxy) as client:

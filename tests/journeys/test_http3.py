@@ -76,7 +76,8 @@ async def test_requests_are_answered(tmp_path: Path) -> None:
 
 async def test_hits_are_remembered_and_the_log_tells_the_version(tmp_path: Path) -> None:
     answer = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 6\r\n\r\nstored"
-    async with served(tmp_path, answering(answer)) as (proxy, origin):
+    text = f"{policy(tmp_path)}accelerator: on\n"
+    async with served(tmp_path, answering(answer), text) as (proxy, origin):
         app = proxy.server.app
         app.names_clients = True
         async with connected(proxy) as client:

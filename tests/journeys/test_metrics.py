@@ -27,6 +27,7 @@ from tests.journeys.crew import write
 TOKEN = "a token for this test alone"
 POLICY = """\
 version: 1
+accelerator: on
 admin: {listen: "127.0.0.1:0", token: "${env:EDGEPROXY_TOKEN}"}
 origins: {site: {url: "https://you.github.io/"}, gone: {url: "http://127.0.0.1:9/"}}
 cache: {memory: {}, disk: {path: DISK, max_size: 64MiB}, rules: {all: {ttl: 1h}}}

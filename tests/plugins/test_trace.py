@@ -93,6 +93,7 @@ def test_state_is_one_list_or_nothing(lines: list[str], expected: str) -> None:
 
 POLICY = """\
 version: 1
+accelerator: on
 SECTION
 origins: {site: {url: "http://site.example/", kind: KIND}}
 cache: {memory: {}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeproxy.caching.answers import precondition
 from edgeproxy.caching.cache import Cache
 from edgeproxy.caching.purges import Selection
 from edgeproxy.errors import UpstreamError
@@ -81,8 +83,12 @@ async def fetch(origin: Origin, request: Request) -> Response:
     if is_gone(request.path):
         raise UpstreamError(origin.name, "connection_refused", "it is not there")
     response = answer(origin.name, request.path, request.headers.joined("x-edge") or "")
-    if request.method == "HEAD":
+    if request.method == "HEAD":  # only these keep their conditions on the way to an origin
         response.body = Body()
+        status = precondition(request.headers, response.status, response.headers, 0.0, time.time())
+        if status is not None:
+            response.status = status
+            response.headers.remove("content-type", "content-length")
     return response
 
 
