@@ -159,10 +159,29 @@ class Page:
         )
         await self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    async def picture(self, *, whole: bool = False) -> bytes:
-        """PNG."""
-        how = {"format": "png", "captureBeyondViewport": whole}
+    async def picture(self, of: str = "") -> bytes:
+        """A PNG of the window; or of all that a selector finds, with what lies between."""
+        how: dict[str, Any] = {"format": "png"}
+        if of:
+            how |= {"captureBeyondViewport": True, "clip": await self._around(of)}
         return base64.b64decode((await self.send("Page.captureScreenshot", **how))["data"])
+
+    async def _around(self, selector: str, margin_px: int = 8) -> dict[str, float]:
+        left, top, right, bottom = await self.run(
+            f"""(() => {{
+              const found = [...document.querySelectorAll({selector!r})]
+                .map((one) => one.getBoundingClientRect());
+              return [
+                Math.min(...found.map((box) => box.left)) + scrollX,
+                Math.min(...found.map((box) => box.top)) + scrollY,
+                Math.max(...found.map((box) => box.right)) + scrollX,
+                Math.max(...found.map((box) => box.bottom)) + scrollY,
+              ];
+            }})()"""
+        )
+        x, y = max(0, left - margin_px), max(0, top - margin_px)
+        width, height = right + margin_px - x, bottom + margin_px - y
+        return {"x": x, "y": y, "width": width, "height": height, "scale": 1}
 
 
 @contextlib.asynccontextmanager

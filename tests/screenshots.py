@@ -1,4 +1,4 @@
-"""Make docs/images/dashboard-light.png and -dark.png: a real proxy, real visits, a real browser.
+"""Make docs/images/dashboard*.png, light and dark: a real proxy, real visits, a real browser.
 
 Run by `make screenshots`. It takes two minutes, since the curves show what has happened.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgeproxy.pages import Pages
 from edgeproxy.testing import Proxy, running
-from tests.browser import chromium
+from tests.browser import Page, chromium
 from tests.png import with_palette
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +56,9 @@ NETWORKS = {
     "193.51.208": 7, "203.2.218": 4, "196.25.1": 3, "168.126.63": 3, "31.13.72": 2,
 }  # fmt: skip
 VISIT_S = 110.0
+TRIAL_S = 8.0  # in shadow, and as long again for some visitors
+PARTS = {"": "header, #p-experiments", "-map": "#p-countries", "-trial": "#p-trial"}
+"""What is in a picture, by what follows `dashboard` in its name."""
 
 
 def site(folder: Path, size: int = 12_000) -> Path:
@@ -86,21 +89,24 @@ async def visit(proxy: Proxy, chance: random.Random, until_s: float) -> None:
 
 
 async def pictures(folder: Path) -> dict[str, bytes]:
-    """What the dashboard looks like once there have been visitors for a while, light and dark."""
+    """What the dashboard looks like once there have been visitors for a while, by name."""
     async with Pages(site(folder / "site")) as pages:
         origins = {"pages": pages.url, "next": "http://127.0.0.1:9/"}  # nobody is there
         async with (
             running([Path("site.yaml")], origins=origins) as proxy,
             asyncio.TaskGroup() as tasks,
         ):
-            until_s = time.monotonic() + VISIT_S
+            at_s = time.monotonic() + VISIT_S
+            until_s = at_s + 2 * TRIAL_S + 10
             for number in range(4):
                 tasks.create_task(visit(proxy, random.Random(number), until_s))
-            looking = tasks.create_task(look(proxy, folder, until_s - 3))
+            looking = tasks.create_task(look(proxy, folder, at_s))
         return looking.result()
 
 
 async def look(proxy: Proxy, folder: Path, at_s: float) -> dict[str, bytes]:
+    """Pictures as of a moment, and of a trial thereafter."""
+    rollout = proxy.server.rollout
     async with chromium(folder / "profile") as page:
         await page.size(1280, 800)
         await page.open(f"http://{proxy.server.admin.address}/")
@@ -109,12 +115,23 @@ async def look(proxy: Proxy, folder: Path, at_s: float) -> dict[str, bytes]:
         await page.press("Enter")
         await page.until("document.querySelector('#state.healthy')")
         await asyncio.sleep(at_s - time.monotonic())
-        await page.run("refresh()")
-        found = {}
-        for scheme in ("light", "dark"):
-            await page.scheme(scheme)
-            found[scheme] = await page.picture(whole=True)
-        return found
+        found = {**await both(page, ""), **await both(page, "-map")}
+        candidate = [("site.yaml", POLICY.replace("/guide/**", "/handbook/**").encode())]
+        await rollout.try_out(candidate, 0.0, "ada", "the guide becomes a handbook")
+        await asyncio.sleep(TRIAL_S)
+        await rollout.try_out((), 0.25, "ada", "nobody complained in shadow")
+        await asyncio.sleep(TRIAL_S)
+        return {**found, **await both(page, "-trial")}
+
+
+async def both(page: Page, part: str) -> dict[str, bytes]:
+    """A part of the page, light and dark, by name."""
+    await page.run("refresh()")
+    found = {}
+    for scheme in ("light", "dark"):
+        await page.scheme(scheme)
+        found[f"dashboard{part}-{scheme}"] = await page.picture(PARTS[part])
+    return found
 
 
 def main() -> None:
@@ -122,10 +139,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         Path("site.yaml").write_text(POLICY)
         found = asyncio.run(pictures(Path(name)))
-    for scheme, whole in found.items():
+    for name, whole in found.items():
         picture = with_palette(whole)
-        assert len(picture) < MAX_BYTES, f"{len(picture)} bytes are too many"
-        (IMAGES / f"dashboard-{scheme}.png").write_bytes(picture)
+        assert len(picture) < MAX_BYTES, f"{name}: {len(picture)} bytes are too many"
+        (IMAGES / f"{name}.png").write_bytes(picture)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from edgeproxy.admin.dashboard.words import span_of
 
 WIDTH, HEIGHT = 600, 120  # of what is drawn, in units of its own: it is stretched to the page
 ABOVE_PX, HEIGHT_PX, BELOW_PX = 8, 128, 20
-_STEPS = (1, 2, 2.5, 5, 10)
+_STEPS = (1, 2, 4, 6, 10)  # of which the half is as easily said
 _TICKS_S = (10, 30, 60, 120, 180, 300)
 MAX_TICKS = 5
 
@@ -27,7 +27,7 @@ class Curve:
 
 
 def nice_top(value: float) -> float:
-    """The end of a scale that has room for `value`: 1, 2, 2.5 or 5, times a power of ten."""
+    """The end of a scale that has room for `value`: 1, 2, 4 or 6, times a power of ten."""
     if value <= 0:
         return 1.0
     power: float = 10 ** math.floor(math.log10(value))

@@ -93,7 +93,7 @@ def test_a_curve_is_svg_with_words_and_gaps() -> None:
 
 def test_a_chart_has_axes_with_units() -> None:
     curves = [Curve("most", [0.1, 0.24])]
-    assert levels(curves, words.duration) == ["250 ms", "125 ms", "0 ms"]
+    assert levels(curves, words.duration) == ["400 ms", "200 ms", "0 ms"]
     drawn = ET.fromstring(chart(curves, "latency", 900.0))
     told = [one.text for one in drawn.iter("text")]
     assert told == ["now", "3 min ago", "6 min ago", "9 min ago", "12 min ago"]
