@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -57,6 +57,7 @@ class Client(asyncio.DatagramProtocol):
         self.datagrams: list[bytes] = []  # as they came
         self.sent_bytes = 0
         self.is_deaf = False  # what comes is dropped
+        self.loses: Callable[[], bool] = lambda: False  # a datagram, either way
         self._partial: dict[int, bytes] = {}  # frames of answers
         self._heard = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -153,7 +154,8 @@ class Client(asyncio.DatagramProtocol):
 
     def raw(self, data: bytes) -> None:
         self.sent_bytes += len(data)
-        self.transport.sendto(data)
+        if not self.loses():
+            self.transport.sendto(data)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,7 +167,7 @@ class Client(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.datagrams.append(data)
-        if self.is_deaf:
+        if self.is_deaf or self.loses():
             return
         self.quic.receive_datagram(data, ("127.0.0.1", 0), asyncio.get_running_loop().time())
         self._take_events()

@@ -52,10 +52,13 @@ class DatagramSocket:
         v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) if is_v6 else 0
         return cls(sock.family, sock.getsockname(), v6only)
 
-    def for_one(self, client: Any) -> DatagramSocket:
-        """Another at the same port, that gets all that `client` sends, and nothing else: whoever
-        listens on this port besides gets none of it any more. Raises OSError."""
-        own = DatagramSocket(self._family, self._address, self._v6only)
+    def for_one(self, client: Any, local: Any) -> DatagramSocket:
+        """Another at the same port, that gets all that `client` sends to the address `local`, and
+        nothing else: whoever listens on this port besides gets none of it any more.
+
+        Raises OSError.
+        """
+        own = DatagramSocket(self._family, local, self._v6only)
         try:
             own._socket.connect(client)
         except BaseException:

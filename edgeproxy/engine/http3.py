@@ -2,7 +2,7 @@
 
 The frames are cut and counted here (`http3_frames.py`), and what they carry becomes a request
 (`fields.py`) that is judged, bounded and answered where all are. What QUIC has of its own to bound
-is in `quic_limits.py`.
+is in `quic_frames.py` and `quic_limits.py`.
 """
 
 from __future__ import annotations

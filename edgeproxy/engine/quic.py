@@ -50,13 +50,17 @@ class Rider(Protocol):
 
 
 class Quic:
-    """`bounded`, by which it is understood; `send` and `forget` are those of its listener."""
+    """`bounded`, by which it is understood; `send` and `forget` are those of its listener.
+
+    `local` is the address of ours that the client came to.
+    """
 
     def __init__(
         self,
         bounded: BoundedQuic,
         send: Send,
         forget: Callable[[Quic], None],
+        local: Any,
         *,
         handshake_s: float,
         keep_alive_s: float,
@@ -68,6 +72,7 @@ class Quic:
         self.rider: Rider
         self.send = send
         self._forget = forget
+        self.local = local
         self._keep_alive_s = keep_alive_s
         self._loop = asyncio.get_running_loop()
         self._will_flush = False

@@ -109,7 +109,7 @@ class QuicListener:
         self._close_if_done()
 
     def _set_apart(self, quic: Quic) -> None:
-        own = self._apart[quic] = self._socket.for_one(quic.address)
+        own = self._apart[quic] = self._socket.for_one(quic.address, quic.local)
         self._loop.add_reader(own, self._read, own)
         quic.send = lambda data, client: own.send_back(data)
 
@@ -203,6 +203,7 @@ class QuicListener:
             bounded,
             lambda data, address: self._socket.send(data, address, local),
             self._forget,
+            local,
             handshake_s=limits.head_timeout,
             keep_alive_s=idle_s / 3,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -151,6 +152,20 @@ async def test_many_requests_at_a_time(tmp_path: Path) -> None:
             await client.flush()
             for number in numbers:
                 assert (await client.answer(number)).status == 200
+
+
+async def test_what_is_lost_on_the_way_is_sent_again(tmp_path: Path) -> None:
+    size = 300_000
+    long = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
+    async with (
+        served(tmp_path, answering(long)) as (proxy, origin),
+        connected(proxy) as client,
+    ):
+        numbers = random.Random(1)
+        client.loses = lambda: numbers.random() < 0.05
+        told = [await client.ask(get()), await client.ask([*POST], b"y" * size)]
+        assert [(answer.status, answer.body) for answer in told] == [(200, b"x" * size)] * 2
+        assert origin.requests()[1].body == b"y" * size
 
 
 async def test_a_truncated_answer_is_told_from_a_whole_one(tmp_path: Path) -> None:
