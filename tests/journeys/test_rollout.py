@@ -293,6 +293,23 @@ async def test_a_trial_that_is_aborted_leaves_nothing(
         assert (status, err) == (1, "edgeproxy: no policy is on trial\n")
 
 
+async def test_only_the_trial_that_is_meant_is_promoted_or_ended(
+    proxy: Proxy, command: Any, candidate: Path
+) -> None:
+    """Somebody may have put another one in its place while it was looked at."""
+    await command(proxy)("shadow", str(candidate))
+    rollout = proxy.server.rollout
+    for act in (rollout.promote("anna", version="0123456789ab"), rollout.abort("anna", "other")):
+        with pytest.raises(Refused, match="is on trial by now, not") as refused:
+            await act
+        assert refused.value.code == "no-candidate"
+    assert await word(proxy) == "first"
+    trial = proxy.server.app.candidate
+    assert trial is not None
+    await rollout.promote("anna", version=trial.plan.version)
+    assert await word(proxy) == "next"
+
+
 async def test_a_candidate_with_faults_is_refused_and_the_one_on_trial_stays(
     proxy: Proxy, command: Any, candidate: Path
 ) -> None:
