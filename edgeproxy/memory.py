@@ -3,13 +3,16 @@ program that serves for weeks."""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
+import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 BASE_BYTES = 110 * 2**20
 """What a worker takes with nothing stored and nobody served: docs/performance.md."""
@@ -29,6 +32,22 @@ def resident_bytes(process: int) -> int:
     except (OSError, IndexError):
         return 0
     return int(pages) * _PAGE_BYTES
+
+
+async def stay_trimmed(every_s: float = 60.0) -> None:
+    """Give back what the C library keeps of freed memory, whenever the process is a tenth larger
+    than after the last time.
+
+    Bodies that go leave holes between those that stay, which glibc gives back only if asked: 29 of
+    193 MiB after 45 minutes. Who allocates meanwhile waits for it: 30 ms where 340 MiB were free.
+    """
+    trim = _from_c("malloc_trim")
+    least = resident_bytes(os.getpid())
+    while trim is not None:
+        await asyncio.sleep(every_s)
+        if resident_bytes(os.getpid()) > 1.1 * least:
+            await asyncio.to_thread(trim, 0)
+            least = resident_bytes(os.getpid())
 
 
 @contextmanager
@@ -64,10 +83,13 @@ def _give_back_what_is_free() -> None:
     bodies that stay and bodies that go lie mixed; and gives each thread an arena of its own.
     Another C library (macOS, musl) has neither the habit nor the call.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _from_c("mallopt")
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, MAX_ARENAS)
         mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
         mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+
+
+def _from_c(name: str) -> Callable[..., Any] | None:
+    """A function that glibc has, and other C libraries may not have."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edgeproxy import memory
 from edgeproxy.acme import Challenges
 from edgeproxy.addresses import BadAddress
 from edgeproxy.app import App
@@ -73,7 +74,7 @@ class Edge:
         self._plan: Plan | None = None  # that they are made of
         self._streams: set[asyncio.Future[None]] = set()
         self._renewals = Renewals(lambda: self.app.plan.tls, self._forget_settings)
-        self._renewing: asyncio.Future[None] | None = None
+        self._upkeep: list[asyncio.Future[None]] = []
 
     async def open(self) -> None:
         """Listen. Raises BadAddress."""
@@ -90,15 +91,16 @@ class Edge:
         for address in self._listen:
             self.urls.append((await self._front.listen(address)).url)
         self._front.follow()
-        self._renewing = asyncio.ensure_future(self._renewals.run())
+        for work in (self._renewals.run(), memory.stay_trimmed()):
+            self._upkeep.append(asyncio.ensure_future(work))
         self.watchdog.start()
 
     async def drain(self) -> None:
         """Stop accepting, and let requests under way finish within the policy's time."""
         self.app.is_draining = True
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.wait([self._renewing])
+        for work in self._upkeep:
+            work.cancel()
+        await asyncio.gather(*self._upkeep, return_exceptions=True)
         if self._front is not None:
             await self._front.stop(self.app.plan.limits.shutdown_timeout)
         for stream in tuple(self._streams):
