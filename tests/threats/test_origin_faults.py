@@ -427,22 +427,19 @@ async def test_origin_that_closes_after_every_answer_is_served_without_a_failure
 Fault = Callable[[Link], Awaitable[None]]
 
 
-# Twenty at once, with the origin in the same process, take longer than 200 ms on a busy machine.
-PATIENT = POLICY.replace("first_byte_timeout: 200ms", "first_byte_timeout: 1900ms").replace(
-    "total_timeout: 1200ms", "total_timeout: 5s"
-)
-
-
 @pytest.mark.parametrize("act", [_reset, _silent, once(b"garbage\r\n\r\n")])
 async def test_first_good_answer_comes_within_two_seconds_of_health(act: Fault) -> None:
-    async with Origin(act) as origin, running(PATIENT, origins={"site": origin.url}) as proxy:
+    async with Origin(act) as origin, running(POLICY, origins={"site": origin.url}) as proxy:
         down = await asyncio.gather(*(ask(proxy.port, f"/kept/{n}") for n in range(20)))
         assert {reply.status for reply in down} <= {502, 504}
         origin.act = answering(OK)
-        began_s = time.monotonic()
-        up = await asyncio.gather(*(ask(proxy.port, f"/kept/{n}") for n in range(20)))
-        assert {reply.status for reply in up} == {200}
-        assert time.monotonic() - began_s < 2
+
+        async def good(number: int) -> None:
+            while (await ask(proxy.port, f"/kept/{number}")).status != 200:
+                pass  # on a busy machine, 200 ms may be too short for an answer
+
+        async with asyncio.timeout(2):
+            await asyncio.gather(*map(good, range(20)))
 
 
 async def test_followers_of_a_failed_fetch_are_answered_in_time() -> None:
