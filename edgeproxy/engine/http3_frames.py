@@ -163,9 +163,11 @@ class _Frames:
         return True
 
     def _is_held(self, kind: int) -> bool:
+        """Whether frames of this kind are given whole: each sort of stream has its own."""
         raise NotImplementedError
 
     def _check(self, kind: int, size: int, now_s: float) -> None:
+        """Raise what is wrong with a frame of this size here, before any of it is held."""
         raise NotImplementedError
 
 
